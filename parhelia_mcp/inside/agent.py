@@ -1,0 +1,135 @@
+"""The seam between the runner and what it runs: an agent gets a room, works in it, and says how it ended."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import anyio
+import anyio.abc
+
+from parhelia_mcp import files
+from parhelia_mcp.inside.journal import Journal
+from parhelia_mcp.model import Reason
+from parhelia_mcp.spec import Spec
+
+MARKER = "PARHELIA_SESSION"  # in the environment of every process of a session, so that its tree can be found
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How an agent ended. `reason` is None where nothing went wrong; `text` is its last word, for people."""
+
+    ok: bool
+    exit_code: int | None
+    reason: Reason | None
+    detail: str
+    text: str = ""
+
+
+@dataclass(slots=True)
+class Room:
+    """What an agent is given. It writes to the journal, the logs and the view through here and nowhere else."""
+
+    spec: Spec
+    workspace: Path  # where the agent works
+    home: Path  # the agent's HOME, its own
+    session_dir: Path  # sessions/N: the journal, the logs; what an agent keeps for the runner's user only
+    runtime: Path  # a short private directory for sockets
+    env: Mapping[str, str]  # allow-listed, with PATH, HOME and the marker; pass it on, add to a copy
+    credential: Mapping[str, str]  # as it came over the descriptor; empty: none. Never give it to the agent
+    journal: Journal
+    show: Callable[[str], None]  # the live view in tmux
+    changed: Callable[[], None]  # state.json is to be written again
+    counters: dict[str, float] = field(default_factory=dict)  # turns, tokens, usd: in state.json and result.json
+    agent: dict[str, Any] = field(default_factory=dict)  # pid, session_id, ...: `agent` of state.json
+    state: str = "starting"
+    waiting: str = ""  # what it waits for
+    in_flight: Callable[[], int] = lambda: 0  # requests under way; set it, or a slow answer counts as no progress
+    active_at: float = field(default_factory=time.monotonic)
+    output_bytes: int = 0
+    _logs: dict[str, int] = field(default_factory=dict)
+
+    def emit(self, kind: str, text: str, **fields: Any) -> int:
+        """Record an event (the kinds of the journal's contract) and return its number. It counts as progress."""
+        self.active_at = time.monotonic()
+        return self.journal.append(kind, text, **fields)
+
+    def stdout(self, data: bytes) -> None:
+        """Append the bytes, as they are, to the session's stdout.log."""
+        self._log("stdout.log", data)
+
+    def stderr(self, data: bytes) -> None:
+        """Append the bytes, as they are, to the session's stderr.log."""
+        self._log("stderr.log", data)
+
+    def _log(self, name: str, data: bytes) -> None:
+        self.active_at = time.monotonic()
+        self.output_bytes += len(data)
+        if name not in self._logs:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._logs[name] = os.open(self.session_dir / name, flags, 0o600)
+        files.write_all(self._logs[name], data)
+
+    def view(self, text: str) -> None:
+        """Show `text` to whoever watches; escapes are taken out."""
+        self.show(text)
+
+    def phase(self, state: str, why: str = "") -> None:
+        """Say that the agent is `running` or `waiting`, and for what; a `waiting` event goes to the journal."""
+        if state == "waiting" and (self.state, self.waiting) != (state, why):
+            self.emit("waiting", f"waiting: {why}", why=why)
+        self.state, self.waiting = state, why if state == "waiting" else ""
+        self.active_at = time.monotonic()
+        self.changed()
+
+    async def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        stdin: int = subprocess.DEVNULL,
+        stdout: int = subprocess.PIPE,
+        stderr: int = subprocess.PIPE,
+        pass_fds: Sequence[int] = (),
+    ) -> anyio.abc.Process:
+        """Start a program of the session in a session of its own, marked, in the workspace.
+
+        Raises FileNotFoundError or PermissionError as exec does.
+        """
+        return await anyio.open_process(
+            list(argv),
+            env={**(self.env if env is None else env), MARKER: self.spec.session},
+            cwd=cwd or self.workspace,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            pass_fds=pass_fds,
+            start_new_session=True,
+        )
+
+
+class Agent(Protocol):
+    """What the runner runs. One is made for each session by its module's `make(room)`."""
+
+    async def run(self) -> End:
+        """Work until it is done. Cancelled by the runner only after `interrupt` was not heard."""
+        ...
+
+    async def send(self, text: str, id: str) -> None:
+        """Give it a message; returns when it has been acknowledged. Raises Problem when it cannot be delivered."""
+        ...
+
+    async def answer(self, allow: bool, text: str | None) -> None:
+        """Answer what it waits for. Raises Problem when it waits for nothing."""
+        ...
+
+    async def interrupt(self) -> None:
+        """Ask it to end at the next safe point; returns when asked, `run` returns when it has ended."""
+        ...
