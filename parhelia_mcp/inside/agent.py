@@ -52,13 +52,16 @@ class Room:
     waiting: str = ""  # what it waits for
     in_flight: Callable[[], int] = lambda: 0  # requests under way; set it, or a slow answer counts as no progress
     active_at: float = field(default_factory=time.monotonic)
-    output_bytes: int = 0
+    log_bytes: dict[str, int] = field(default_factory=lambda: {"stdout.log": 0, "stderr.log": 0})
     _logs: dict[str, int] = field(default_factory=dict)
 
     def emit(self, kind: str, text: str, **fields: Any) -> int:
-        """Record an event (the kinds of the journal's contract) and return its number. It counts as progress."""
+        """Record an event (the kinds of the journal's contract) and return its number. It counts as progress.
+
+        `out` is how long both logs were then: it places the output between the events when logs are merged.
+        """
         self.active_at = time.monotonic()
-        return self.journal.append(kind, text, **fields)
+        return self.journal.append(kind, text, **fields, out=[self.log_bytes["stdout.log"], self.log_bytes["stderr.log"]])
 
     def stdout(self, data: bytes) -> None:
         """Append the bytes, as they are, to the session's stdout.log."""
@@ -70,7 +73,7 @@ class Room:
 
     def _log(self, name: str, data: bytes) -> None:
         self.active_at = time.monotonic()
-        self.output_bytes += len(data)
+        self.log_bytes[name] += len(data)
         if name not in self._logs:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
             self._logs[name] = os.open(self.session_dir / name, flags, 0o600)
