@@ -13,12 +13,10 @@ from typing import Any, Protocol
 import anyio
 import anyio.abc
 
-from parhelia_mcp import files
+from parhelia_mcp import files, processes
 from parhelia_mcp.inside.journal import Journal
 from parhelia_mcp.model import Reason
 from parhelia_mcp.spec import Spec
-
-MARKER = "PARHELIA_SESSION"  # in the environment of every process of a session, so that its tree can be found
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,10 @@ class Room:
     credential: Mapping[str, str]  # as it came over the descriptor; empty: none. Never give it to the agent
     journal: Journal
     show: Callable[[str], None]  # the live view in tmux
+    log: Callable[[str], None]  # the window `log` in tmux; every event comes there by itself
     changed: Callable[[], None]  # state.json is to be written again
+    spared: frozenset[int]  # the runner's own processes, which are not the agent's
+    failed: Callable[[OSError], None]  # a log could not be written: the disk is full
     counters: dict[str, float] = field(default_factory=dict)  # turns, tokens, usd: in state.json and result.json
     agent: dict[str, Any] = field(default_factory=dict)  # pid, session_id, ...: `agent` of state.json
     state: str = "starting"
@@ -61,7 +62,13 @@ class Room:
         `out` is how long both logs were then: it places the output between the events when logs are merged.
         """
         self.active_at = time.monotonic()
-        return self.journal.append(kind, text, **fields, out=[self.log_bytes["stdout.log"], self.log_bytes["stderr.log"]])
+        self.log(text)
+        lengths = [self.log_bytes["stdout.log"], self.log_bytes["stderr.log"]]
+        try:
+            return self.journal.append(kind, text, **fields, out=lengths)
+        except OSError as problem:
+            self.failed(problem)
+            return self.journal.seq
 
     def stdout(self, data: bytes) -> None:
         """Append the bytes, as they are, to the session's stdout.log."""
@@ -73,11 +80,14 @@ class Room:
 
     def _log(self, name: str, data: bytes) -> None:
         self.active_at = time.monotonic()
-        self.log_bytes[name] += len(data)
         if name not in self._logs:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
             self._logs[name] = os.open(self.session_dir / name, flags, 0o600)
-        files.write_all(self._logs[name], data)
+        try:
+            files.write_all(self._logs[name], data)
+            self.log_bytes[name] += len(data)
+        except OSError as problem:
+            self.failed(problem)
 
     def view(self, text: str) -> None:
         """Show `text` to whoever watches; escapes are taken out."""
@@ -90,6 +100,10 @@ class Room:
         self.state, self.waiting = state, why if state == "waiting" else ""
         self.active_at = time.monotonic()
         self.changed()
+
+    def left(self) -> set[int]:
+        """The session's living processes but the runner's own: all that `spawn` led to, and the terminal."""
+        return set(processes.members(self.spec.session, {os.getpid()}, self.spared))
 
     async def spawn(
         self,
@@ -108,7 +122,7 @@ class Room:
         """
         return await anyio.open_process(
             list(argv),
-            env={**(self.env if env is None else env), MARKER: self.spec.session},
+            env={**(self.env if env is None else env), processes.MARKER: self.spec.session},
             cwd=cwd or self.workspace,
             stdin=stdin,
             stdout=stdout,
@@ -119,7 +133,11 @@ class Room:
 
 
 class Agent(Protocol):
-    """What the runner runs. One is made for each session by its module's `make(room)`."""
+    """What the runner runs. One is made for each session by its module's `make(room)`.
+
+    It records `agent-started` and what happens in its work; the runner records `message-sent`, `message-delivered`,
+    `agent-exited`, `checkpoint`, `limit` and `result`, and ends every process that is left after `run`.
+    """
 
     async def run(self) -> End:
         """Work until it is done. Cancelled by the runner only after `interrupt` was not heard."""

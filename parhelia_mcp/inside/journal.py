@@ -35,7 +35,7 @@ class Journal:
         return 0
 
     def append(self, kind: str, text: str, **fields: Any) -> int:
-        """Record an event and return its number; `text` is what a person reads of it."""
+        """Record an event and return its number; `text` is what a person reads of it. Raises OSError: disk full."""
         event = {"v": VERSION, "seq": self.seq + 1, "at": model.timestamp(), "kind": kind, "text": text, **fields}
         line = _line(event)
         if len(line) > LONGEST:
@@ -43,7 +43,12 @@ class Journal:
         if len(line) > LONGEST:
             kept = {"v", "seq", "at", "kind", "text"}
             line = _line({**{key: _cut(event[key]) for key in kept}, "left_out": sorted(event.keys() - kept)[:50]})
-        files.write_all(self._descriptor, line)
+        size = os.fstat(self._descriptor).st_size
+        try:
+            files.write_all(self._descriptor, line)
+        except OSError:
+            os.ftruncate(self._descriptor, size)  # a full disk may have taken a part of the line
+            raise
         self.seq += 1
         return self.seq
 
@@ -61,5 +66,5 @@ def _line(event: dict[str, Any]) -> bytes:
 
 def _cut(value: Any) -> Any:
     if isinstance(value, str) and len(value) > _TEXT:
-        return value[: _TEXT] + f"... ({len(value)} characters)"
+        return value[:_TEXT] + f"... ({len(value)} characters)"
     return value

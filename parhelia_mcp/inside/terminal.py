@@ -1,0 +1,94 @@
+"""What a person sees who attaches: tmux on a socket of its own, with a view of the agent, a shell and the log.
+
+It is a convenience: without tmux the session runs all the same, and says so once.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from parhelia_mcp import model
+
+SESSION = "parhelia"
+_FULL = 8 << 20  # bytes after which a view starts over: it is for reading along, the logs keep everything
+_ESCAPES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI
+    r"|\x1b[\]PX^_].*?(?:\x1b\\|\x07|$)"  # OSC, DCS, SOS, PM, APC with what they carry
+    r"|\x1b[ -/]*[0-~]?"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]",
+    re.DOTALL,
+)
+_CONFIG = """\
+set -g default-terminal screen-256color
+set -g history-limit 20000
+set -g mouse on
+set -g status-interval 0
+set -g status-left "[#S] "
+set -g status-right "#{@parhelia}"
+set -g set-titles off
+set -g exit-empty off
+set -s escape-time 10
+"""
+
+
+def clean(text: str) -> str:
+    """`text` with line ends as they were and nothing in it that a terminal would obey."""
+    return _ESCAPES.sub("", text.replace("\r\n", "\n"))
+
+
+class Terminal:
+    """The tmux session of a session. `show` and `log` work before and without tmux: they write files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.socket = folder / "tmux"
+        self._folder = folder
+        self._view = (folder / "view.txt").open("a", encoding="utf-8", errors="replace")
+        self._log = (folder / "log.txt").open("a", encoding="utf-8", errors="replace")
+
+    def show(self, text: str) -> None:
+        """Add to what the first window shows."""
+        _add(self._view, text)
+
+    def log(self, line: str) -> None:
+        """Add a line to what the window `log` shows."""
+        _add(self._log, f"{model.timestamp()} {line}\n")
+
+    def start(self, env: Mapping[str, str], workspace: Path) -> str:
+        """Start tmux; returns what is wrong, or nothing. Takes some milliseconds: call it in a thread."""
+        program = shutil.which("tmux", path=env.get("PATH"))
+        if program is None:
+            return "tmux is not installed: no live view (install: apt-get install tmux)"
+        config = self._folder / "tmux.conf"
+        config.write_text(_CONFIG)
+        tmux = [program, "-S", str(self.socket), "-f", str(config)]
+        shell = env.get("SHELL") or "/bin/sh"
+        clean_env = {"TERM": "xterm-256color", "LANG": "C.UTF-8", **env}
+        follow = ["tail", "-n", "1000", "-F"]
+        started = subprocess.run(
+            [*tmux, "new-session", "-d", "-s", SESSION, "-n", "agent", "-x", "160", "-y", "48"]
+            + ["-c", str(workspace), *follow, str(self._folder / "view.txt")]
+            + [";", "new-window", "-d", "-t", f"={SESSION}:", "-n", "shell", "-c", str(workspace), shell]
+            + [";", "new-window", "-d", "-t", f"={SESSION}:", "-n", "log", *follow, str(self._folder / "log.txt")],
+            env=clean_env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=10,
+            check=False,
+            start_new_session=True,
+        )
+        return "" if started.returncode == 0 else f"tmux did not start: {started.stderr.decode(errors='replace')[:300]}"
+
+
+def _add(file, text: str) -> None:
+    try:
+        if file.tell() > _FULL:
+            file.seek(0)
+            file.truncate()
+        file.write(clean(text))
+        file.flush()
+    except OSError:
+        return  # a full disk: the view is the first thing to do without
