@@ -1,0 +1,224 @@
+"""The ledger: money reserved, charged and released, and the one gate that admits spending.
+
+Rows are only ever added. `accounts` and `totals` hold their sums and change in the same transaction, so that admission
+costs the same with one session as with a hundred thousand. At every commit spent + reserved <= ceiling, unless the newest
+row lowered the ceiling or a charge from outside went above its reservation; both block further admission and are shown.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sqlite3
+from dataclasses import dataclass
+
+from parhelia_mcp import files
+from parhelia_mcp.config import Config
+from parhelia_mcp.context import Context
+from parhelia_mcp.errors import Refused, Usage
+from parhelia_mcp.failpoint import reach
+from parhelia_mcp.model import dollars, micro, timestamp
+from parhelia_mcp.store import Session
+
+MOST = 10**15  # a billion dollars in micro-dollars: no sum of ours comes near 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the ledger adds up to now, in micro-dollars."""
+
+    ceiling: int
+    spent: int
+    reserved: int
+    seq: int
+
+    @property
+    def remaining(self) -> int:
+        return self.ceiling - self.spent - self.reserved
+
+
+def amount(text: str) -> int:
+    """A person's dollars as micro-dollars. Raises Usage `bad-amount` for anything but a plain number >= 0."""
+    plain = text.strip()
+    try:
+        value = float(plain) if plain and set(plain) <= set("0123456789.eE+-") else math.nan
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0 or value * 1e6 > MOST:
+        raise Usage(
+            "bad-amount",
+            f"{text[:80]!r} is not an amount of dollars from 0 to {MOST // 10**6:,}; nothing was changed.",
+            "parhelia budget set 50",
+        )
+    return micro(value)
+
+
+def standing(ctx: Context, db: sqlite3.Connection | None = None) -> Standing:
+    """Spent, reserved and the ceiling in force."""
+    db = db or ctx.store.db
+    totals = db.execute("SELECT spent, reserved FROM totals").fetchone()
+    seq = db.execute("SELECT coalesce(max(seq), 0) FROM ledger").fetchone()[0]
+    return Standing(_ceiling(db, ctx.loaded.config), totals["spent"], totals["reserved"], seq)
+
+
+def _ceiling(db: sqlite3.Connection, config: Config) -> int:
+    """The newest ceiling somebody set, else the configured one. A project's file can lower it for its own tasks."""
+    row = db.execute(
+        "SELECT micro_usd FROM ledger WHERE kind = 'ceiling' AND key LIKE 'set:%' ORDER BY seq DESC LIMIT 1"
+    ).fetchone()
+    configured = micro(config.budget.ceiling_usd)
+    return configured if row is None else row["micro_usd"]
+
+
+def _record_ceiling(ctx: Context, db: sqlite3.Connection) -> None:
+    """Make the ledger's newest ceiling row the ceiling in force, so that its rows alone prove the invariant."""
+    ceiling = _ceiling(db, ctx.loaded.config)
+    newest = db.execute("SELECT micro_usd FROM ledger WHERE kind = 'ceiling' ORDER BY seq DESC LIMIT 1").fetchone()
+    if newest is None or newest["micro_usd"] != ceiling:
+        _row(db, "", "", "ceiling", "", ceiling, f"config:{os.urandom(8).hex()}")
+
+
+def set_ceiling(ctx: Context, ceiling: int) -> tuple[Standing, Standing]:
+    """Store a new ceiling; the standing before and after. Lowering below what is spent is valid and blocks all."""
+    with ctx.store.transaction() as db:
+        before = standing(ctx, db)
+        _row(db, "", "", "ceiling", "", ceiling, f"set:{os.urandom(8).hex()}")
+        after = standing(ctx, db)
+    publish(ctx)
+    return before, after
+
+
+def admit(ctx: Context, db: sqlite3.Connection, session: Session, compute: int, tokens: int) -> Standing:
+    """Reserve a session's worst case inside the caller's transaction: the only gate.
+
+    Raises Refused `over-budget` with the numbers and what would fit; then nothing is reserved.
+    """
+    _record_ceiling(ctx, db)
+    before = standing(ctx, db)
+    need = compute + tokens
+    check(ctx, db, before, need)
+    for source, value in (("compute", compute), ("tokens", tokens)):
+        if value:
+            _row(db, session.task, session.id, "reserve", source, value, source)
+            db.execute(
+                "INSERT INTO accounts (session, source, task, reserved) VALUES (?, ?, ?, ?)",
+                (session.id, source, session.task, value),
+            )
+    db.execute("UPDATE totals SET reserved = reserved + ?", (need,))
+    reach("budget.reserve")
+    return standing(ctx, db)
+
+
+def check(ctx: Context, db: sqlite3.Connection, before: Standing, need: int) -> None:
+    """Raise Refused `over-budget` where `need` does not fit under the ceiling and today's limit."""
+    if before.ceiling == 0:
+        raise Refused(
+            "over-budget", "The ceiling is $0, which blocks everything; nothing was reserved.", "parhelia budget set 25"
+        )
+    if before.spent > before.ceiling or need > before.remaining:
+        short = dollars(max(need - before.remaining, 0))
+        raise Refused(
+            "over-budget",
+            f"This needs up to ${dollars(need):.2f} and ${max(dollars(before.remaining), 0):.2f} is left of ${dollars(before.ceiling):.2f} "
+            f"(${dollars(before.spent):.2f} spent, ${dollars(before.reserved):.2f} reserved by others). Nothing was reserved.",
+            f"parhelia budget set {math.ceil(dollars(before.ceiling) + short)}, or ask for less: --max-usd {max(dollars(before.remaining), 0):.2f}, a shorter --timeout-hours, a smaller size",
+        )
+    daily = ctx.loaded.config.budget.per_day_usd
+    if daily is not None:
+        today = db.execute(
+            "SELECT coalesce(sum(micro_usd), 0) FROM ledger WHERE kind = 'charge' AND at >= ?", (timestamp()[:10],)
+        ).fetchone()[0]
+        if today + before.reserved + need > micro(daily):
+            raise Refused(
+                "over-daily-budget",
+                f"This needs up to ${dollars(need):.2f}; today ${dollars(today):.2f} of ${daily:.2f} is spent and ${dollars(before.reserved):.2f} reserved. Nothing was reserved.",
+                "wait until tomorrow (UTC), or raise per_day_usd in [budget]",
+            )
+
+
+def charge(db: sqlite3.Connection, session: Session, source: str, value: int, key: str) -> bool:
+    """Record money spent, once per (session, key): False where it was recorded already.
+
+    It comes out of the session's reservation; what is above that is spent all the same, and blocks further admission
+    through the ceiling.
+    """
+    if value <= 0 or not _row(db, session.task, session.id, "charge", source, value, key):
+        return False
+    open_before = _open(db, session.id, source)
+    db.execute(
+        "INSERT INTO accounts (session, source, task, charged) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET charged = charged + excluded.charged",
+        (session.id, source, session.task, value),
+    )
+    db.execute("UPDATE totals SET spent = spent + ?, reserved = reserved - ?", (value, min(value, open_before)))
+    return True
+
+
+def release(db: sqlite3.Connection, session: Session) -> int:
+    """Give back what a session no longer needs: the second half of settlement. Returns it in micro-dollars."""
+    total = 0
+    for source in ("compute", "tokens"):
+        left = _open(db, session.id, source)
+        if left and _row(db, session.task, session.id, "release", source, left, source):
+            db.execute(
+                "UPDATE accounts SET released = released + ? WHERE session = ? AND source = ?",
+                (left, session.id, source),
+            )
+            db.execute("UPDATE totals SET reserved = reserved - ?", (left,))
+            total += left
+    reach("budget.release")
+    return total
+
+
+def _open(db: sqlite3.Connection, session: str, source: str) -> int:
+    row = db.execute(
+        "SELECT reserved - released - charged FROM accounts WHERE session = ? AND source = ?", (session, source)
+    ).fetchone()
+    return max(row[0], 0) if row else 0
+
+
+def _row(db: sqlite3.Connection, task: str, session: str, kind: str, source: str, value: int, key: str) -> bool:
+    done = db.execute(
+        "INSERT INTO ledger (at, task, session, kind, source, micro_usd, key) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (timestamp(), task, session, kind, source, value, key),
+    )
+    return done.rowcount == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What one session or task spent and still holds, in micro-dollars."""
+
+    spent: int
+    reserved: int
+
+
+def account(ctx: Context, *, session: str | None = None, task: str | None = None) -> Account:
+    column, value = ("session", session) if session else ("task", task)
+    row = ctx.store.query(
+        f"SELECT coalesce(sum(charged), 0) AS spent, coalesce(sum(max(reserved - released - charged, 0)), 0) AS held FROM accounts WHERE {column} = ?",
+        value,
+    )[0]
+    return Account(row["spent"], row["held"])
+
+
+def publish(ctx: Context) -> None:
+    """Write `budget.json` for the hooks, after a commit. Advisory: an older writer never replaces a newer one's numbers."""
+    from parhelia_mcp import locks, prices
+
+    now = standing(ctx)
+    path = ctx.home / "budget.json"
+    with locks.exclusive(ctx.home / "budget.lock", wait_s=2.0, what="budget.json"):
+        held = files.read_json(path) if path.exists() else None
+        if isinstance(held, dict) and held.get("seq", -1) > now.seq:
+            return
+        files.replace_json(
+            path,
+            {
+                "seq": now.seq,
+                "ceiling_usd": dollars(now.ceiling),
+                "spent_usd": dollars(now.spent),
+                "reserved_usd": dollars(now.reserved),
+                "warning_threshold": ctx.loaded.config.budget.warning_threshold,
+                "rates": prices.rates(ctx.loaded.config.prices),
+            },
+        )

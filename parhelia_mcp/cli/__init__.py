@@ -1,0 +1,130 @@
+"""The command line: flags to a Request, a verb, its Result to text or JSON, an exit code. Decides nothing.
+
+Commands are loaded when they are called, so that `parhelia list` pays for `list` alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from parhelia_mcp import __version__, render
+from parhelia_mcp.errors import Problem, Usage
+
+TABLE = {  # command -> module of this package : attribute
+    "submit": "work:submit",
+    "run": "work:run",
+    "status": "look:status",
+    "list": "look:list_",
+    "task": "look:task",
+    "session": "look:session",
+    "logs": "look:logs",
+    "send": "work:send",
+    "pull": "work:pull",
+    "budget": "money:budget",
+    "config": "setup:config",
+    "mcp": "setup:mcp",
+}
+
+
+class Commands(click.Group):
+    """The top level, from the table."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(TABLE)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in TABLE:
+            return None
+        module, _, attribute = TABLE[cmd_name].partition(":")
+        return getattr(importlib.import_module(f"parhelia_mcp.cli.{module}"), attribute)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in TABLE and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], TABLE, n=1)
+            raise Usage(
+                "unknown-command", f"No command {args[0][:40]!r}.", f"parhelia {near[0]}" if near else "parhelia help"
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(__version__, "--version", message="parhelia %(version)s")
+@click.pass_context
+def parhelia(ctx: click.Context) -> None:
+    """Hand work to separate Claude Code sessions, keep it safe, stay under budget, get it back as a branch."""
+    if ctx.invoked_subcommand is None:
+        render.out(render.FIRST_STEPS)
+
+
+def main() -> None:
+    """Run one command and exit with its code. Nothing but a Problem's text ever reaches the person for an error."""
+    argv = sys.argv[1:]
+    as_json = "--json" in (argv[: argv.index("--")] if "--" in argv else argv)
+    try:
+        code = parhelia.main(argv, prog_name="parhelia", standalone_mode=False)
+        sys.stdout.flush()
+    except Problem as problem:
+        code = _failed(problem, as_json, argv)
+    except click.exceptions.Exit as done:
+        code = done.exit_code
+    except click.ClickException as problem:
+        code = _failed(_usage(problem), as_json, argv)
+    except (KeyboardInterrupt, click.Abort):
+        code = 130
+    except BrokenPipeError:
+        code = 141  # as a program that the signal ended; the reader has what it wanted
+    except Exception as fault:  # noqa: BLE001 - the outermost loop: a person gets a sentence and a place to look
+        code = _failed(_unexpected(fault), as_json, argv)
+    _leave(code if isinstance(code, int) else 0)
+
+
+def _leave(code: int) -> None:
+    """Exit without the interpreter's own flush, which would complain about a closed pipe."""
+    try:
+        sys.stdout.flush()
+    except (BrokenPipeError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(code)
+
+
+def _failed(problem: Problem, as_json: bool, argv: list[str]) -> int:
+    try:
+        render.problem(problem, as_json=as_json)
+    except BrokenPipeError:
+        return 141
+    return 125 if argv[:1] == ["run"] else problem.exit_code
+
+
+def _usage(problem: click.ClickException) -> Usage:
+    """Click's complaint in our form, with the command's own help as the next step."""
+    context = getattr(problem, "ctx", None)
+    path = context.command_path if context else "parhelia"
+    message = problem.format_message()
+    near = getattr(problem, "possibilities", None)
+    hint = f"{path} {sorted(near)[0]}" if near else f"{path} --help"
+    return Usage("usage", message.splitlines()[0] if message else "This command line is not complete.", hint)
+
+
+def _unexpected(fault: Exception) -> Problem:
+    """A fault of ours: its traceback goes to a file, its name to the person."""
+    import tempfile
+    import traceback
+
+    descriptor, path = tempfile.mkstemp(prefix="parhelia-fault-", suffix=".txt")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as log:
+        log.write("".join(traceback.format_exception(fault)))
+    return Problem(
+        "internal-error",
+        f"Parhelia failed ({type(fault).__name__}); what was stored before is safe.",
+        f"parhelia doctor, and send {path} with a bug report",
+    )

@@ -1,0 +1,79 @@
+"""The process that drives live sessions while nobody looks: a loop around `follow.advance`, no knowledge of its own.
+
+At most one runs for each PARHELIA_HOME. Any command that finds live sessions and no controller starts one, detached. It ends
+when nothing lives; killing it loses nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from parhelia_mcp import follow, locks
+from parhelia_mcp.context import Context
+from parhelia_mcp.errors import Problem
+from parhelia_mcp.store import Session
+
+FASTEST_S, SLOWEST_S = 0.1, 1.0  # between two rounds: short while things happen, long while they do not
+WORKERS = 16  # sessions advanced at once; only a remote provider makes one wait for another
+
+
+def ensure(ctx: Context) -> bool:
+    """Start a controller unless one runs or nothing lives. True where one was started."""
+    if locks.held(ctx.home / "controller.lock") or not ctx.store.live():
+        return False
+    with (ctx.home / "controller.log").open("ab") as log:
+        subprocess.Popen(
+            [sys.executable, "-m", "parhelia_mcp.controller"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**ctx.environ, "PARHELIA_HOME": str(ctx.home)},
+            cwd="/",
+            start_new_session=True,
+        )
+    return True
+
+
+def main() -> None:
+    """Hold the lock, drive, let go; look again, because a session may have come between the last look and the letting go."""
+    ctx = Context()
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    while ctx.store.live():
+        lock = locks.try_acquire(ctx.home / "controller.lock")
+        if lock is None:
+            return
+        try:
+            os.ftruncate(lock, 0)
+            os.write(lock, f"{os.getpid()}\n".encode())
+            _drive(ctx)
+        finally:
+            os.close(lock)
+
+
+def _drive(ctx: Context) -> None:
+    pause = FASTEST_S
+    with ThreadPoolExecutor(WORKERS) as pool:
+        while live := ctx.store.live():
+            moved = list(pool.map(lambda session: _advance(ctx, session), live))
+            pause = FASTEST_S if any(moved) else min(SLOWEST_S, pause * 1.2)
+            time.sleep(pause)
+
+
+def _advance(ctx: Context, session: Session) -> bool:
+    """Whether anything changed."""
+    try:
+        return follow.advance(ctx, session) != session
+    except Problem as problem:
+        logging.warning("%s: %s", session.id, problem)
+    except Exception:  # one session's fault must not stop the others
+        logging.exception("%s", session.id)
+    return False
+
+
+if __name__ == "__main__":
+    main()

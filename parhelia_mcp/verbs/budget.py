@@ -1,0 +1,111 @@
+"""What may be spent, what is, and what is held for sessions that run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from parhelia_mcp import budget
+from parhelia_mcp.context import Context
+from parhelia_mcp.errors import Refused
+from parhelia_mcp.model import dollars
+
+
+class Request(BaseModel, extra="forbid"):
+    """Show the budget."""
+
+
+class ByTask(BaseModel):
+    task_id: str
+    spent_usd: float
+    reserved_usd: float
+
+
+class Result(BaseModel):
+    ceiling_usd: float
+    spent_usd: float
+    reserved_usd: float
+    remaining_usd: float
+    per_task_usd: float
+    per_day_usd: float | None
+    warning: str | None
+    by_task: list[ByTask]
+
+
+class SetRequest(BaseModel, extra="forbid"):
+    """Set the ceiling over everything."""
+
+    amount: Annotated[str, Field(description="Dollars")]
+
+
+class SetResult(BaseModel):
+    before_usd: float
+    ceiling_usd: float
+    spent_usd: float
+    reserved_usd: float
+    remaining_usd: float
+    note: str | None
+
+
+MOST_TASKS = 50
+
+
+def run(ctx: Context, request: Request) -> Result:
+    now = budget.standing(ctx)
+    rows = ctx.store.query(
+        "SELECT task, sum(charged) AS spent, sum(max(reserved - released - charged, 0)) AS held FROM accounts GROUP BY task ORDER BY spent + held DESC, task LIMIT ?",
+        MOST_TASKS,
+    )
+    settings = ctx.loaded.config.budget
+    return Result(
+        ceiling_usd=dollars(now.ceiling),
+        spent_usd=dollars(now.spent),
+        reserved_usd=dollars(now.reserved),
+        remaining_usd=dollars(now.remaining),
+        per_task_usd=settings.per_task_usd,
+        per_day_usd=settings.per_day_usd,
+        warning=_warning(now, settings.warning_threshold),
+        by_task=[
+            ByTask(task_id=row["task"], spent_usd=dollars(row["spent"]), reserved_usd=dollars(row["held"]))
+            for row in rows
+        ],
+    )
+
+
+def set_ceiling(ctx: Context, request: SetRequest, *, may_raise: bool) -> SetResult:
+    """Store the ceiling. Raises Refused `raise-refused` for a higher one where nobody sits there to agree."""
+    wanted = budget.amount(request.amount)
+    now = budget.standing(ctx)
+    if wanted > now.ceiling and not may_raise:
+        raise Refused(
+            "raise-refused",
+            f"The ceiling is ${dollars(now.ceiling):.2f}; an agent without a person at a terminal does not raise it. Nothing was changed.",
+            f"ask the person to type: parhelia budget set {request.amount}",
+        )
+    before, after = budget.set_ceiling(ctx, wanted)
+    return SetResult(
+        before_usd=dollars(before.ceiling),
+        ceiling_usd=dollars(after.ceiling),
+        spent_usd=dollars(after.spent),
+        reserved_usd=dollars(after.reserved),
+        remaining_usd=dollars(after.remaining),
+        note=_consequence(after),
+    )
+
+
+def _warning(now: budget.Standing, threshold: float) -> str | None:
+    used = now.spent + now.reserved
+    if now.spent > now.ceiling:
+        return f"spent ${dollars(now.spent):.2f} is above the ceiling: nothing new starts"
+    if now.ceiling and used >= threshold * now.ceiling:
+        return f"{100 * used / now.ceiling:.0f} % of the ceiling is spent or reserved"
+    return None
+
+
+def _consequence(now: budget.Standing) -> str | None:
+    if now.ceiling == 0:
+        return "a ceiling of $0 blocks everything: nothing new starts"
+    if now.remaining < 0:
+        return "this is below what is spent and reserved: running sessions go on, nothing new starts"
+    return None

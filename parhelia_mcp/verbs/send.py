@@ -1,0 +1,73 @@
+"""Say something to a living session, or answer what it waits for."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from parhelia_mcp import controller, follow
+from parhelia_mcp.context import Context
+from parhelia_mcp.errors import Refused, Usage
+from parhelia_mcp.model import State
+
+DEADLINE_S = 60.0  # a message is taken at the next request of the agent at the latest
+
+
+class Request(BaseModel, extra="forbid"):
+    """Send a message, or an answer: `allow` true or false, with `message` as the text or the chosen option."""
+
+    id: Annotated[str, Field(description="Task or session")]
+    message: str | None = None
+    allow: bool | None = None
+
+
+class Result(BaseModel):
+    task_id: str
+    session_id: str
+    message_id: str | None
+    delivered: bool
+    what: str
+
+
+def run(ctx: Context, request: Request) -> Result:
+    """Deliver and return the proof. Raises Refused `session-ended` for a session that no longer lives."""
+    session = ctx.store.find(request.id)
+    if request.message is None and request.allow is None:
+        raise Usage(
+            "nothing-to-say", "Give a message, allow or deny; nothing was sent.", f'parhelia send {session.task} "..."'
+        )
+    if not session.live:
+        raise Refused(
+            "session-ended",
+            f"{session.id} has ended ({session.state}), so nobody hears it; nothing was sent.",
+            f'parhelia submit --to {session.task} "..."',
+        )
+    session = follow.advance(ctx, session)
+    controller.ensure(ctx)
+    if session.handle is None or session.state in (State.PENDING, State.STARTING):
+        raise Refused(
+            "session-not-ready",
+            f"{session.id} is {session.state}; nothing was sent.",
+            f"parhelia task show {session.task}",
+        )
+    if request.allow is not None or session.state is State.WAITING:
+        allow = True if request.allow is None else request.allow
+        asked = {"op": "answer", "args": {"allow": allow, "text": request.message}}
+        what = "answered: " + ("allow" if allow else "deny")
+    else:
+        asked = {"op": "send", "args": {"id": str(uuid.uuid4()), "text": request.message}}
+        what = "delivered"
+    reply = follow.open_sandbox(ctx, session).control({"id": str(uuid.uuid4()), **asked}, deadline=DEADLINE_S)
+    if not reply.get("ok"):
+        error = reply.get("error") or {}
+        why = error.get("message", "the runner refused it")
+        raise Refused(
+            str(error.get("code", "not-delivered")),
+            f"{why} Nothing was delivered.",
+            f"parhelia task show {session.task}",
+        )
+    return Result(
+        task_id=session.task, session_id=session.id, message_id=asked["args"].get("id"), delivered=True, what=what
+    )

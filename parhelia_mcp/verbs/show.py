@@ -1,0 +1,107 @@
+"""Everything about one task, as of its newest session or the one named."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+
+from parhelia_mcp import budget, controller, follow
+from parhelia_mcp.context import Context
+from parhelia_mcp.model import State, dollars
+from parhelia_mcp.plain import clean, line
+from parhelia_mcp.store import Session
+
+
+class Request(BaseModel, extra="forbid"):
+    """Show one task."""
+
+    id: Annotated[str, Field(description="Task or session, or the start of its id")]
+
+
+class Result(BaseModel):
+    task_id: str
+    session_id: str
+    state: str
+    reason: str | None
+    detail: str | None
+    provider: str
+    prompt: str | None
+    command: list[str] | None
+    gpu: str | None
+    memory_gb: float | None
+    cpu: float
+    region: str | None
+    created_at: str
+    started_at: str | None
+    ended_at: str | None
+    deadline: str | None
+    spent_usd: float
+    reserved_usd: float
+    exit_code: int | None
+    observed: bool
+    observed_at: str | None
+    observed_why: str | None
+    kill_requested_at: str | None
+    waiting_for: str | None
+    last_activity: str | None
+    last_event_at: str | None
+    workspace_path: str | None
+    checkpoints: list[dict[str, Any]]
+    result: dict[str, Any] | None
+    attach: str | None
+    diagnosis: dict[str, Any] | None
+    sessions: list[str]
+
+
+def run(ctx: Context, request: Request) -> Result:
+    session = ctx.store.find(request.id)
+    if session.live:
+        session = follow.advance(ctx, session)
+        controller.ensure(ctx)
+    return result(ctx, session)
+
+
+def result(ctx: Context, session: Session) -> Result:
+    """What is known of a session, with where each remote fact stands."""
+    task = ctx.store.task(session.task)
+    spent = budget.account(ctx, session=session.id)
+    return Result(
+        task_id=session.task,
+        session_id=session.id,
+        state=str(session.state),
+        reason=str(session.reason) if session.reason else None,
+        detail=clean(session.detail) if session.detail else None,
+        provider=session.provider,
+        prompt=clean(task.prompt) if task.prompt is not None else None,
+        command=[clean(part) for part in task.command] if task.command else None,
+        gpu=session.gpu,
+        memory_gb=session.memory_gb or None,
+        cpu=session.cpu,
+        region=session.region,
+        created_at=session.created_at,
+        started_at=session.started_at,
+        ended_at=session.ended_at,
+        deadline=session.deadline,
+        spent_usd=dollars(spent.spent),
+        reserved_usd=dollars(spent.reserved),
+        exit_code=session.exit_code,
+        observed=session.observed,
+        observed_at=session.observed_at,
+        observed_why=session.observed_why,
+        kill_requested_at=session.kill_requested_at if session.live else None,
+        waiting_for=clean(session.waiting_for) if session.waiting_for and session.state is State.WAITING else None,
+        last_activity=line(session.last_activity or "") or None,
+        last_event_at=session.last_event_at,
+        workspace_path=_workspace(ctx, session),
+        checkpoints=[],
+        result=dict(session.result) if session.result else None,
+        attach=f"parhelia attach {session.task}" if session.live and session.handle else None,
+        diagnosis=None,
+        sessions=[other.id for other in ctx.store.sessions(session.task)],
+    )
+
+
+def _workspace(ctx: Context, session: Session) -> str | None:
+    """Where the agent works, as a path inside the sandbox; locally that is a path of this machine."""
+    return str(follow.open_sandbox(ctx, session).workspace) if session.handle else None

@@ -1,0 +1,121 @@
+"""Is the system well: settings, tasks, money, providers. Works with a broken configuration and says what was not observed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from pydantic import BaseModel
+
+from parhelia_mcp import budget, controller
+from parhelia_mcp.context import Context
+from parhelia_mcp.model import dollars, timestamp
+from parhelia_mcp.verbs import list as listing
+
+PROBE_S = 2.5  # what a remote provider gets to answer
+ACTIVE = 10  # living tasks shown
+
+
+class Request(BaseModel, extra="forbid"):
+    """Show the health of everything."""
+
+
+class Provider(BaseModel):
+    name: str
+    ok: bool
+    observed: bool
+    observed_at: str | None
+    what: str
+    hint: str | None = None
+
+
+class Result(BaseModel):
+    ok: bool
+    config: dict[str, Any]
+    tasks: dict[str, Any]
+    budget: dict[str, Any]
+    providers: list[Provider]
+    next: str | None
+
+
+def run(ctx: Context, request: Request) -> Result:
+    loaded = ctx.loaded
+    controller.ensure(ctx)
+    now = budget.standing(ctx)
+    active = listing.run(ctx, listing.Request(state="active", limit=ACTIVE))
+    providers = [_local(ctx), *([_modal(ctx)] if _modal_matters(ctx) else [])]
+    ok = not loaded.faults and all(provider.ok for provider in providers)
+    return Result(
+        ok=ok,
+        config={
+            "ok": not loaded.faults,
+            "files": [str(path) for path in loaded.files],
+            "faults": [f"{fault}. Fix: {fault.hint}" for fault in loaded.faults],
+        },
+        tasks={"counts": ctx.store.counts(), "active": [row.model_dump() for row in active.tasks]},
+        budget={
+            "ceiling_usd": dollars(now.ceiling),
+            "spent_usd": dollars(now.spent),
+            "reserved_usd": dollars(now.reserved),
+            "remaining_usd": dollars(now.remaining),
+        },
+        providers=providers,
+        next=_next(ctx, providers),
+    )
+
+
+def exit_code(result: Result) -> int:
+    if not result.config["ok"]:
+        return 2
+    return 0 if all(provider.ok for provider in result.providers) else 5
+
+
+def _next(ctx: Context, providers: list[Provider]) -> str | None:
+    if ctx.loaded.faults:
+        return ctx.loaded.faults[0].hint
+    return next((provider.hint for provider in providers if not provider.ok and provider.hint), None)
+
+
+def _local(ctx: Context) -> Provider:
+    running = sum(1 for session in ctx.store.live("local") if session.handle)
+    most = ctx.loaded.config.local.max_sessions
+    return Provider(
+        name="local",
+        ok=True,
+        observed=True,
+        observed_at=timestamp(),
+        what=f"{running} of {most} sessions run on this machine",
+    )
+
+
+def _modal_matters(ctx: Context) -> bool:
+    return ctx.loaded.config.provider == "modal" or bool(ctx.store.live("modal"))
+
+
+def _modal(ctx: Context) -> Provider:
+    """Ask Modal in a child process: its library takes a second to import, and a frozen server must not freeze us."""
+    argv = [sys.executable, "-m", "parhelia_mcp.providers.probe", "modal"]
+    last = max((session.observed_at or "" for session in ctx.store.live("modal")), default="") or None
+    try:
+        done = subprocess.run(argv, capture_output=True, timeout=PROBE_S, env=ctx.environ, cwd=ctx.cwd, check=False)
+        answer = json.loads(done.stdout)
+    except subprocess.TimeoutExpired:
+        answer = {
+            "ok": False,
+            "what": f"did not answer within {PROBE_S} s",
+            "hint": "https://status.modal.com, then try again",
+        }
+    except ValueError:
+        answer = {"ok": False, "what": "the probe gave no answer", "hint": "parhelia doctor"}
+    observed = bool(answer["ok"])
+    since = "" if observed else f"; sessions below are as last observed{f' at {last}' if last else ''}"
+    return Provider(
+        name="modal",
+        ok=observed,
+        observed=observed,
+        observed_at=timestamp() if observed else last,
+        what=answer["what"] + since,
+        hint=answer.get("hint"),
+    )

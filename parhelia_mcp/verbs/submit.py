@@ -1,0 +1,330 @@
+"""Hand a task to a separate session."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import uuid
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from parhelia_mcp import budget, controller, credentials, files, follow, sessions, workspace
+from parhelia_mcp.context import Context
+from parhelia_mcp.errors import Refused, Unreachable, Usage
+from parhelia_mcp.model import Reason, Sizes, State, dollars, new_task_id, session_id, timestamp
+from parhelia_mcp.spec import Agent, CheckpointPolicy, Limits, Spec
+from parhelia_mcp.store import Session, Task
+
+ANSWER_S = 2.0  # what the provider gets to refuse, before the answer is "pending"
+LONGEST_PROMPT = 2_000_000
+ALIASES = {"A10G": "A10"}
+
+
+class Request(BaseModel, extra="forbid"):
+    """Start a separate agent (or command) on a copy of the workspace; returns at once with ids."""
+
+    prompt: Annotated[
+        str | None, Field(description="What the agent shall do; it sees the files, not this conversation")
+    ] = None
+    command: Annotated[list[str] | None, Field(description="Run this argv instead of an agent")] = None
+    workspace: Annotated[
+        str | None, Field(description="Directory to copy, with uncommitted work; default: the current one")
+    ] = None
+    gpu: Annotated[str | None, Field(description="GPU type, e.g. A10G, H100")] = None
+    cpu: Annotated[float | None, Field(gt=0, le=512, allow_inf_nan=False, description="Cores")] = None
+    memory: Annotated[float | None, Field(gt=0, le=4096, allow_inf_nan=False, description="GiB, a limit")] = None
+    timeout_hours: Annotated[
+        float | None, Field(gt=0, le=720, allow_inf_nan=False, description="The session ends then")
+    ] = None
+    max_usd: Annotated[
+        float | None, Field(ge=0, le=1e9, allow_inf_nan=False, description="Most it may spend, compute and tokens")
+    ] = None
+    provider: Annotated[str | None, Field(description="local or modal")] = None
+    region: Annotated[str | None, Field(description="Region on modal, e.g. us-west")] = None
+    model: Annotated[str | None, Field(description="Model of the agent")] = None
+    interactive: bool = False
+    from_checkpoint: Annotated[str | None, Field(description="Start from this checkpoint (cp-...)")] = None
+    to: Annotated[
+        str | None, Field(description="Say the prompt to this task instead: sent when live, resumed when ended")
+    ] = None
+    idempotency_key: Annotated[
+        str | None, Field(min_length=1, max_length=200, description="Same key, same task: safe to retry")
+    ] = None
+    dry_run: bool = False
+
+
+class Result(BaseModel):
+    task_id: str | None
+    session_id: str | None
+    state: str
+    reserved_usd: float
+    estimate_usd: float
+    remaining_usd: float
+    next: str
+    note: str | None = None
+
+
+def run(ctx: Context, request: Request) -> Result:
+    """Pack, reserve, store, start. After the reservation everything is `follow.advance`, by whoever comes."""
+    settings = ctx.config
+    if request.to:
+        return _say(ctx, request)
+    _one_job(request)
+    if request.idempotency_key and (known := ctx.store.by_key(request.idempotency_key)):
+        return answer(
+            ctx, ctx.store.newest(known.id), note="this idempotency key was used before; nothing new was started"
+        )
+    provider = request.provider or settings.provider
+    sizes = sizes_for(ctx, provider, request.cpu, request.memory, request.gpu, check_gpu=not request.dry_run)
+    timeout_s = (request.timeout_hours or settings.modal.default_timeout_hours) * 3600
+    region = request.region or settings.modal.region if provider == "modal" else None
+    cost = sessions.worst_case(ctx, provider, sizes, region, timeout_s, request.max_usd, request.command is None)
+    if request.dry_run:
+        return _estimate(ctx, cost)
+    agent = agent_for(ctx, request, provider)
+    task_id = new_task_id()
+    session, _ = _store(ctx, request, task_id, provider, sizes, region, timeout_s, cost, agent)
+    return _launch(ctx, session)
+
+
+def _one_job(request: Request) -> None:
+    if (request.prompt is None) == (request.command is None):
+        raise Usage(
+            "nothing-to-do",
+            "Give a prompt or a command, one of them; nothing was started.",
+            'parhelia submit "Add tests for the parser"',
+        )
+    if request.prompt is not None and not request.prompt.strip():
+        raise Usage(
+            "empty-prompt", "The prompt is empty; nothing was started.", 'parhelia submit "Add tests for the parser"'
+        )
+    if request.prompt is not None and len(request.prompt) > LONGEST_PROMPT:
+        raise Usage(
+            "prompt-too-long",
+            f"The prompt has {len(request.prompt):,} characters, {LONGEST_PROMPT:,} at most; nothing was started.",
+            "put it into a file of the workspace and name the file",
+        )
+    if request.command is not None and (not request.command or not request.command[0]):
+        raise Usage("empty-command", "The command is empty; nothing was started.", "parhelia run -- pytest -q")
+    if any("\0" in part for part in (request.prompt or "", *(request.command or ()))):
+        raise Usage(
+            "nul-character", "A prompt or command cannot hold a NUL character; nothing was started.", "remove it"
+        )
+
+
+def sizes_for(
+    ctx: Context, provider: str, cpu: float | None, memory: float | None, gpu: str | None, *, check_gpu: bool = True
+) -> Sizes:
+    """Sizes with the provider's defaults. 0 GiB means no limit (local, unless asked). Raises Refused `gpu-unavailable`."""
+    section = ctx.loaded.config.modal
+    local = provider == "local"
+    kind = None
+    if gpu and gpu.lower() != "none":
+        name, _, count = gpu.upper().partition(":")
+        kind = ALIASES.get(name, name) + (f":{count}" if count else "")
+        if check_gpu:
+            _check_gpu(ctx, provider, kind)
+    return Sizes(
+        cpu or (float(os.cpu_count() or 1) if local else section.cpu),
+        memory or (0.0 if local else section.memory),
+        kind,
+    )
+
+
+def _check_gpu(ctx: Context, provider: str, kind: str) -> None:
+    offered = ctx.provider(provider).properties.gpus
+    if kind.partition(":")[0] in offered:
+        return
+    if provider == "local":
+        what = f"This machine has {', '.join(offered)}" if offered else "This machine has no GPU"
+        raise Refused(
+            "gpu-unavailable",
+            f"{what}, so {kind} is not to be had on local; nothing was started.",
+            f"--provider modal --gpu {kind}, or leave --gpu out",
+        )
+    raise Refused(
+        "gpu-unavailable",
+        f"{provider} has no GPU {kind}; it has {', '.join(offered)}. Nothing was started.",
+        f"--gpu {offered[0]}",
+    )
+
+
+def agent_for(ctx: Context, request: Request, provider: str) -> Agent:
+    """What the runner shall run. Raises before anything starts where the agent or its credential is missing."""
+    if request.command is not None:
+        return Agent(kind="command", program=request.command[0])
+    settings = ctx.config.agent
+    program = settings.command
+    if provider == "local":
+        found = shutil.which(program, path=ctx.environ.get("PATH"))
+        if not found:
+            raise Refused(
+                "agent-missing",
+                f"{program!r} is not installed or not in PATH; nothing was started.",
+                'npm install -g @anthropic-ai/claude-code, or set [agent] command = "/path/to/claude" in ~/.config/parhelia/parhelia.toml',
+            )
+        program = str(Path(found).resolve()) if os.sep in program else found
+    try:
+        credential = credentials.resolve(ctx)
+    except Unreachable as missing:
+        raise Refused(missing.code, missing.message, missing.hint) from None
+    mode = settings.permission_mode or ("bypassPermissions" if provider == "modal" else "acceptEdits")
+    return Agent(
+        kind="claude",
+        program=program,
+        model=request.model or settings.model,
+        permission_mode=mode,
+        interactive=request.interactive,
+        session_id=str(uuid.uuid4()),
+        upstream=settings.base_url
+        if settings.base_url != "https://api.anthropic.com"
+        else ctx.environ.get("ANTHROPIC_BASE_URL", settings.base_url),
+        credential_kind=credential.kind,
+    )
+
+
+def policy_for(ctx: Context) -> CheckpointPolicy:
+    section = ctx.loaded.config.checkpoint
+    return CheckpointPolicy(
+        section.interval_minutes,
+        section.max_per_session,
+        section.retention_days,
+        tuple(section.exclude),
+        section.encrypt,
+    )
+
+
+def limits_for(sizes: Sizes, max_usd: float | None, cost: sessions.Cost, agent: Agent) -> Limits:
+    return Limits(
+        max_usd=max_usd if max_usd is not None else dollars(cost.total),
+        max_tokens_usd=dollars(cost.tokens) if agent.kind == "claude" else None,
+        memory_gb=sizes.memory_gb or None,
+    )
+
+
+def _store(
+    ctx: Context,
+    request: Request,
+    task_id: str,
+    provider: str,
+    sizes: Sizes,
+    region: str | None,
+    timeout_s: float,
+    cost: sessions.Cost,
+    agent: Agent,
+) -> tuple[Session, budget.Standing]:
+    """Pack the workspace, then store and reserve in one transaction; a refusal leaves nothing behind."""
+    directory = files.private_dir(ctx.session_dir(task_id, 1))
+    try:
+        source = Path(request.workspace).expanduser() if request.workspace else ctx.cwd
+        source = source if source.is_absolute() else ctx.cwd / source
+        packed = workspace.pack(source, directory, cache=files.private_dir(ctx.home / "repos"))
+        task = Task(
+            id=task_id,
+            created_at=timestamp(),
+            prompt=request.prompt,
+            command=tuple(request.command) if request.command else None,
+            provider=provider,
+            source=str(source.resolve()),
+            repository=str(packed.repository) if packed.repository else None,
+            idempotency_key=request.idempotency_key,
+            request=request.model_dump(exclude_none=True, exclude={"prompt", "command"}),
+        )
+        spec = Spec(
+            task=task_id,
+            session=session_id(task_id, 1),
+            workspace=packed.workspace,
+            sizes={"cpu": sizes.cpu, "memory_gb": sizes.memory_gb, "gpu": sizes.gpu},
+            limits=limits_for(sizes, request.max_usd, cost, agent),
+            agent=agent,
+            checkpoint=policy_for(ctx),
+            prompt=request.prompt,
+            command=tuple(request.command) if request.command else None,
+            prices=dict(ctx.loaded.config.prices),
+        )
+        sources = [(name, str(path)) for name, path in packed.sources]
+        return sessions.create(
+            ctx,
+            task,
+            1,
+            spec,
+            sources,
+            sizes=sizes,
+            region=region,
+            timeout_s=timeout_s,
+            max_usd=request.max_usd,
+            cost=cost,
+            new_task=True,
+        )
+    except BaseException:
+        shutil.rmtree(ctx.task_dir(task_id), ignore_errors=True)
+        raise
+
+
+def _launch(ctx: Context, session: Session) -> Result:
+    """Give the provider its two seconds, leave the rest to the controller. Raises what the provider definitely refused."""
+    began = time.monotonic()
+    session = follow.advance(ctx, session)
+    controller.ensure(ctx)
+    while session.live and session.handle is None and not session.observed_why and time.monotonic() - began < ANSWER_S:
+        time.sleep(0.05)
+        session = ctx.store.session(session.id)
+    if session.state is State.FAILED and session.reason is Reason.START_FAILED:
+        raise Refused(
+            "start-failed",
+            f"{session.id} did not start and its reservation was released: {session.detail}",
+            f"parhelia task show {session.task}",
+        )
+    return answer(ctx, session)
+
+
+def answer(ctx: Context, session: Session, note: str | None = None) -> Result:
+    """What submit says of a session."""
+    held = budget.account(ctx, session=session.id)
+    if session.live and session.handle is None and session.observed_why:
+        note = session.observed_why
+    return Result(
+        task_id=session.task,
+        session_id=session.id,
+        state=str(session.state),
+        reserved_usd=dollars(held.reserved),
+        estimate_usd=dollars(session.tokens_micro + follow.reserve_for(session.rate_micro, session.timeout_s)),
+        remaining_usd=dollars(budget.standing(ctx).remaining),
+        next=f"parhelia logs {session.task} --follow",
+        note=note,
+    )
+
+
+def _estimate(ctx: Context, cost: sessions.Cost) -> Result:
+    standing = budget.standing(ctx)
+    fits = cost.total <= standing.remaining and standing.ceiling > 0
+    return Result(
+        task_id=None,
+        session_id=None,
+        state="dry-run",
+        reserved_usd=0,
+        estimate_usd=dollars(cost.total),
+        remaining_usd=dollars(standing.remaining - cost.total),
+        next="run it without --dry-run"
+        if fits
+        else f"parhelia budget set {dollars(standing.ceiling + cost.total - standing.remaining):.2f}",
+        note=None if fits else "this would be refused: more than what is left",
+    )
+
+
+def _say(ctx: Context, request: Request) -> Result:
+    """`--to`: the prompt is a message to a task that lives."""
+    from parhelia_mcp.verbs import send
+
+    session = ctx.store.find(request.to or "")
+    if request.prompt is None:
+        raise Usage("nothing-to-say", "--to needs a prompt; nothing was sent.", f'parhelia send {session.task} "..."')
+    if not session.live:
+        from parhelia_mcp.verbs import resume
+
+        return resume.run(ctx, resume.Request(id=session.id, message=request.prompt)).as_submitted
+    send.run(ctx, send.Request(id=session.id, message=request.prompt))
+    return answer(ctx, ctx.store.session(session.id), note="the message was delivered")
