@@ -12,7 +12,7 @@ from parhelia_mcp.errors import NotFound, Refused
 from parhelia_mcp.workspace import archive
 from parhelia_mcp.workspace.git import Git, Place, locate, said, settings
 from parhelia_mcp.workspace.land import changed_paths, risky
-from parhelia_mcp.workspace.pack import borrow
+from parhelia_mcp.workspace.pack import borrow, travelling
 from parhelia_mcp.workspace.snapshot import snapshot
 
 
@@ -42,9 +42,11 @@ def apply(source: Path, workspace: spec.Workspace, result: str | Path) -> Applie
         git = borrow(place, Path(folder), config)
         base = _base(git, place, workspace, result)
         theirs = Git(place.top, trusted=True).id("rev-parse", "--verify", f"{result}^{{tree}}")
-        ours = snapshot(git, place.top, sha256=place.sha256, config=config)
+        ours = snapshot(git, place.top, sha256=place.sha256, config=travelling(config))
         merged = _merge(git, base, ours, theirs)
         paths = changed_paths(git, ours, merged)
+        if hidden := _hidden(git, place.top, ours, merged, paths):
+            raise _conflict(", ".join(hidden[:20]))
         git("read-tree", ours)
         git.ask("update-index", "-q", "--refresh")
         done = git.ask("read-tree", "-m", "-u", ours, merged)
@@ -73,6 +75,21 @@ def _merge(git: Git, base: str, ours: str, theirs: str) -> str:
     if done.returncode == 0:
         return tree.decode()
     raise _conflict(", ".join(os.fsdecode(path) for path in dict.fromkeys(clashing[:20])))
+
+
+def _hidden(git: Git, top: Path, ours: str, merged: str, paths: list[str]) -> list[str]:
+    """Ignored files of the user's that lie where the result brings something: git itself would overwrite them."""
+    new = git("diff-tree", "-r", "-z", "--name-only", "--diff-filter=A", ours, merged).split(b"\0")
+    known, found = set(paths), []
+    for name in (os.fsdecode(path) for path in new if path):
+        path = top / name
+        if path.is_dir() and not path.is_symlink():
+            found += [str(inner.relative_to(top)) for inner in path.rglob("*") if not inner.is_dir()]
+        else:
+            there = [path, *path.parents[: len(path.relative_to(top).parts) - 1]]
+            found += [str(part.relative_to(top)) for part in there if part.is_symlink() or part.is_file()]
+    gone = known - {os.fsdecode(path) for path in new}
+    return [name for name in found if name not in gone]
 
 
 def _conflict(what: str) -> Refused:

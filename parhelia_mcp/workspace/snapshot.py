@@ -17,14 +17,14 @@ def snapshot(git: Git, top: Path, *, sha256: bool, config: dict[str, str], lenie
     """
     nested: list[bytes] = []
     added = git.ask("add", "-A", ".")
+    if added.returncode and lenient and git.ask("ls-files").returncode:
+        Path(git.variables["GIT_INDEX_FILE"]).unlink(missing_ok=True)
     if added.returncode:  # a nested repository without a commit stops git altogether: go round it
         nested = _nested(git)
         around = b"\0".join([b".", *(b":(exclude,top,literal)" + path for path in nested)])
-        added = git.ask("add", "-A", "--pathspec-from-file=-", "--pathspec-file-nul", stdin=around)
-    if added.returncode and lenient:
-        Path(git.variables["GIT_INDEX_FILE"]).unlink(missing_ok=True)
-        added = git.ask("add", "-A", "--ignore-errors", ".")
-    elif added.returncode:
+        how = ["--ignore-errors"] if lenient else []
+        added = git.ask("add", "-A", *how, "--pathspec-from-file=-", "--pathspec-file-nul", stdin=around)
+    if added.returncode and not lenient:
         hint = "make them readable, or ignore them in .gitignore"
         raise Refused("unreadable-files", f"git cannot take in {top}: {said(added)}", hint)
     if nested or b"embedded git repository" in added.stderr or (top / ".gitmodules").exists():
