@@ -1,0 +1,186 @@
+"""How much a request can cost before anybody has answered it.
+
+A text has at most one token a byte. What was sent before is known better: the reply to it said how many tokens it
+had, so of a request that begins like an earlier one only the bytes after the common beginning count one by one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from parhelia_mcp.model import MICRO
+from parhelia_mcp.prices import ModelPrice, model_price, surcharge, worst_case
+
+HIDDEN_TOKENS = 1_000  # what the API may add by itself: its own prompt for tools, the seams of a common beginning
+IMAGE_TOKENS = 5_000  # the most an image may have
+DOCUMENT_TOKENS = 200_000  # the most we believe of a document that is not plain text
+SEARCH_TOKENS = 60_000  # what one web search may add to the input of its request
+LEAST_THINKING = 1024  # the API takes no smaller budget
+SOURCES = frozenset({"base64", "url", "file"})
+REMEMBERED = 32  # requests whose beginnings are remembered: the main agent's and its subagents'
+OURS = frozenset({"custom", "bash", "text_editor", "computer", "memory"})  # kinds of tools that the client runs
+
+
+class Unpriced(Exception):
+    """The request asks for something that costs money and has no price."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request as money sees it: its input in tokens at most, and the two ways in which it may be made smaller."""
+
+    price: ModelPrice
+    kind: bytes  # what has to be equal for a beginning to be the same
+    units: tuple[tuple[bytes, int], ...]  # (hash, tokens at most) of each tool, system block and message
+    tokens: int
+    cached: str
+    max_tokens: int
+    searches: int
+
+    def bound(self, max_tokens: int, searches: int) -> int:
+        """The most it costs when it may write `max_tokens` and search so often."""
+        into = self.tokens + searches * SEARCH_TOKENS
+        return worst_case(self.price, into, max_tokens, cached=self.cached, searches=searches)
+
+    def fitting(self, micro: int | None, least: int) -> tuple[int, int] | None:
+        """The largest (max_tokens, searches) that `micro` pays for; None where not even `least` tokens fit."""
+        if micro is None:
+            return self.max_tokens, self.searches
+        for searches in range(self.searches, min(self.searches, 1) - 1, -1):
+            room = micro - self.bound(0, searches)
+            tokens = min(self.max_tokens, room * MICRO // max(self.price.output, 1))
+            if room >= 0 and tokens >= min(least, self.max_tokens):
+                return tokens, searches
+        return None
+
+
+class Beginnings:
+    """What earlier requests were counted at."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[bytes, tuple[tuple[bytes, int], ...], int]] = deque(maxlen=REMEMBERED)
+
+    def remember(self, ask: Ask, tokens: int) -> None:
+        """Request `ask` had so many tokens of input, says the API."""
+        longer = [
+            kept for kept in self._seen if not (kept[0] == ask.kind and _common(kept[1], ask.units) == len(kept[1]))
+        ]
+        self._seen = deque([*longer, (ask.kind, ask.units, tokens)], maxlen=REMEMBERED)
+
+    def tokens(self, kind: bytes, units: tuple[tuple[bytes, int], ...]) -> int:
+        """The most that `units` can have."""
+        sizes = [tokens for _, tokens in units]
+        best = sum(sizes)
+        for other, before, counted in self._seen:
+            if other == kind and (same := _common(before, units)):
+                best = min(best, counted + sum(sizes[same:]))
+        return best + HIDDEN_TOKENS
+
+
+def _common(one: tuple[tuple[bytes, int], ...], other: tuple[tuple[bytes, int], ...]) -> int:
+    """How many units two requests begin with alike."""
+    pairs = zip(one, other, strict=False)
+    return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+def ask(body: Mapping[str, Any], beta: str, seen: Beginnings, prices: Mapping[str, Any]) -> Ask:
+    """Read a request. Raises Unpriced for what runs on the API's side at a price that is not known."""
+    model = str(body["model"])
+    fast, geo = body.get("speed") == "fast", body.get("inference_geo") not in (None, "global")
+    price = model_price(model, prices).times(surcharge(model, fast=fast, one_country=geo))
+    options = {
+        name: body.get(name) for name in ("model", "thinking", "context_management", "tool_choice", "output_config")
+    }
+    kind = blake2b(json.dumps([beta, options], sort_keys=True).encode()).digest()
+    units = tuple(_units(body))
+    return Ask(
+        price=price,
+        kind=kind,
+        units=units,
+        tokens=seen.tokens(kind, units),
+        cached=_cached(body),
+        max_tokens=int(body["max_tokens"]),
+        searches=_searches(body),
+    )
+
+
+def _searches(body: Mapping[str, Any]) -> int:
+    """How many web searches it may make; every other tool of the API's side has no price."""
+    unpriced = [name for name in ("mcp_servers", "container") if body.get(name)]
+    searches = []
+    for tool in body.get("tools") or ():
+        kind = str(tool.get("type") or "custom")
+        if kind.startswith("web_search_") and isinstance(tool.get("max_uses"), int):
+            searches.append(max(tool["max_uses"], 0))
+        elif kind.rpartition("_")[0] not in OURS and kind not in OURS:
+            unpriced.append(kind)
+    if unpriced or len(searches) > 1:
+        raise Unpriced(", ".join(unpriced) or "two web searches")
+    return sum(searches)
+
+
+def _units(body: Mapping[str, Any]) -> Iterator[tuple[bytes, int]]:
+    """The parts of a request in the order in which the API joins them."""
+    system = body.get("system") or []
+    parts = (body.get("tools") or [], [system] if isinstance(system, str) else system, body.get("messages") or [])
+    for number, part in enumerate(parts):
+        for unit in part:
+            special: list[int] = []
+            text = json.dumps(_plain(unit, special), ensure_ascii=False, separators=(",", ":")).encode(
+                "utf-8", "replace"
+            )
+            yield blake2b(text, digest_size=16, person=b"%d" % number).digest(), len(text) + sum(special)
+
+
+def _plain(unit: Any, special: list[int]) -> Any:
+    """A message or block without its cache mark; images and documents become hashes, their tokens go to `special`.
+
+    Only where the API itself looks for them: the same words inside a tool's input are text and count as text.
+    """
+    if not isinstance(unit, dict):
+        return unit
+    plain = {key: value for key, value in unit.items() if key != "cache_control"}
+    source = plain.get("source")
+    if plain.get("type") in ("image", "document") and isinstance(source, dict) and source.get("type") in SOURCES:
+        special.append(IMAGE_TOKENS if plain["type"] == "image" else DOCUMENT_TOKENS)
+        plain["source"] = blake2b(json.dumps(source, sort_keys=True).encode(), digest_size=16).hexdigest()
+    elif ("role" in plain or plain.get("type") == "tool_result") and isinstance(plain.get("content"), list):
+        plain["content"] = [_plain(block, special) for block in plain["content"]]
+    return plain
+
+
+def _cached(value: Any) -> str:
+    """The longest life that anything in the request asks the cache for: "1h", "5m" or ""."""
+    if isinstance(value, list):
+        return max(map(_cached, value), key=("", "5m", "1h").index, default="")
+    if not isinstance(value, dict):
+        return ""
+    mark = value.get("cache_control")
+    own = ("5m" if mark.get("ttl", "5m") == "5m" else "1h") if isinstance(mark, dict) else ""
+    return max([own, *map(_cached, value.values())], key=("", "5m", "1h").index)
+
+
+def lowered(body: dict[str, Any], max_tokens: int, searches: int) -> dict[str, Any]:
+    """The request with lower limits on its output and its searches; thinking has to stay below the output."""
+    if max_tokens < body["max_tokens"]:
+        body = {**body, "max_tokens": max_tokens, "thinking": _thinking(body.get("thinking"), max_tokens)}
+        body = {key: value for key, value in body.items() if value is not None}
+    if searches:
+        body = {
+            **body,
+            "tools": [{**tool, "max_uses": searches} if "max_uses" in tool else tool for tool in body["tools"]],
+        }
+    return body
+
+
+def _thinking(thinking: Any, max_tokens: int) -> Any:
+    budget = int(thinking.get("budget_tokens") or 0) if isinstance(thinking, dict) else 0
+    if budget < max_tokens:
+        return thinking
+    low = max_tokens // 2
+    return {**thinking, "budget_tokens": low} if low >= LEAST_THINKING else {"type": "disabled"}
