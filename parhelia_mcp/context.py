@@ -94,7 +94,7 @@ class Context:
         if name == "local":
             from parhelia_mcp.providers.local import Local
 
-            return Local(self.home)
+            return Local(self.home, self.environ)
         if name == "modal":
             from parhelia_mcp.providers.modal import Modal
 

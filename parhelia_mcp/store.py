@@ -312,9 +312,8 @@ def _insert(db: sqlite3.Connection, table: str, columns: Sequence[str], row: Any
 
 
 def _decoded(row: sqlite3.Row) -> dict[str, Any]:
-    return {
-        name: json.loads(row[name]) if name in _JSON and row[name] is not None else row[name] for name in row.keys()
-    }
+    named = zip(row.keys(), row, strict=True)
+    return {name: json.loads(value) if name in _JSON and value is not None else value for name, value in named}
 
 
 def _task(row: sqlite3.Row) -> Task:

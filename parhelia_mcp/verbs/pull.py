@@ -63,10 +63,10 @@ def run(ctx: Context, request: Request) -> Result:
         branch=landed.branch,
         commit=landed.commit,
         files_changed=landed.files_changed,
-        notes=[*landed.notes, *(applied.notes if applied else ())],
+        notes=list(landed.notes),
         risky_paths=list(landed.risky_paths),
         applied=applied is not None,
-        applied_paths=list(applied.paths) if applied else [],
+        applied_paths=list(applied.files) if applied else [],
         next=_next(session, landed.branch or landed.ref, applied is not None),
     )
 

@@ -1,0 +1,36 @@
+"""Fixtures that every part shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.front import Front
+
+
+@pytest.fixture
+def users(tmp_path: Path) -> Iterator[Callable[..., Front]]:
+    """Makes users with their own HOME; whatever they started ends with the test."""
+    made: list[Front] = []
+
+    def user(name: str = "user", **environment: str) -> Front:
+        made.append(Front(tmp_path / name, **environment))
+        return made[-1]
+
+    yield user
+    for front in made:
+        front.close()
+
+
+@pytest.fixture
+def front(users: Callable[..., Front]) -> Front:
+    """One user with an empty HOME."""
+    return users()
+
+
+@pytest.fixture
+def repo(front: Front) -> Path:
+    """That user's project, a git repository with one commit."""
+    return front.repository()
