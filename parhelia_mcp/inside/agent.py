@@ -18,6 +18,8 @@ from parhelia_mcp.inside.journal import Journal
 from parhelia_mcp.model import Reason
 from parhelia_mcp.spec import Spec
 
+UMASK = 0o022  # what the agent makes is as readable as usual; what the runner makes is private
+
 
 @dataclass(frozen=True, slots=True)
 class End:
@@ -129,6 +131,7 @@ class Room:
             stderr=stderr,
             pass_fds=pass_fds,
             start_new_session=True,
+            umask=UMASK,
         )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import signal
+from collections.abc import Callable
 
 import anyio
 import anyio.abc
@@ -49,11 +51,12 @@ class Command:
         cause = f" ({signal.Signals(code - 128).name})" if code - 128 in set(signal.Signals) else ""
         return End(False, code, Reason.AGENT_EXIT, f"the command ended with exit code {code}{cause}")
 
-    async def _pump(self, stream: anyio.abc.ByteReceiveStream, write) -> None:
+    async def _pump(self, stream: anyio.abc.ByteReceiveStream, write: Callable[[bytes], None]) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         async for data in stream:
             write(data)
             gap = f"\n... {len(data) - _SHOWN} bytes ...\n" if len(data) > _SHOWN else ""
-            self._room.view(gap + data[-_SHOWN:].decode(errors="replace"))
+            self._room.view(gap + decoder.decode(data[-_SHOWN:]))
 
     async def _end_leftovers(self, pid: int) -> None:
         """When the command has ended, give what it left behind a moment to write, then end it: the pipes close."""

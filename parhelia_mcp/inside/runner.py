@@ -85,6 +85,7 @@ class Runner:
         self.room: Room | None = None
         self.agent: Agent | None = None
         self.ending: Ending | None = None
+        self.grace: anyio.CancelScope | None = None  # while the agent has been asked to end
         self.tmux: dict[str, str] = {}
         self.delivered: set[str] = set()
         self.started_at = time.monotonic()
@@ -138,12 +139,14 @@ class Runner:
         self.stop(Ending(State.FAILED, Reason.DISK_FULL, detail, grace_s=2.0))
 
     def stop(self, ending: Ending) -> None:
-        """End the session for a reason; the first one counts."""
+        """End the session for a reason; the first one counts, a later one can only shorten the agent's time."""
         if self.ending is None:
             self.ending = ending
             self.wake.set()
             if ending.state is State.FAILED:
                 self.emit("limit", f"error: {ending.detail}", reason=ending.reason)
+        if self.grace is not None:
+            self.grace.deadline = min(self.grace.deadline, anyio.current_time() + ending.grace_s)
 
     # Its life.
 
@@ -170,7 +173,7 @@ class Runner:
                 return None
             self.room = self._make_room(told)
             await self._prepare(self.room)
-            return await self._run(self.room)
+            return await self._run(self.room) if self.ending is None else None
         except Problem as problem:
             return End(False, None, Reason.START_FAILED, str(problem))
         except Exception as problem:  # noqa: BLE001 -- the outermost: whatever failed, the work must land
@@ -258,11 +261,11 @@ class Runner:
         assert self.ending is not None
         self.wake = anyio.Event()
         if not ends and self.ending.grace_s > 0:
-            with anyio.move_on_after(self.ending.grace_s):
+            with anyio.move_on_after(self.ending.grace_s) as self.grace:
                 await agent.interrupt()
                 await self.wake.wait()
                 return
-            self.emit("warning", f"the agent did not end within {self.ending.grace_s:g} s: it is killed")
+            self.emit("warning", "the agent did not end when it was asked to: it is killed")
         await anyio.to_thread.run_sync(processes.end, room.left)
         with anyio.move_on_after(5):
             await self.wake.wait()

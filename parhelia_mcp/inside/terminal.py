@@ -36,8 +36,8 @@ set -s escape-time 10
 
 
 def clean(text: str) -> str:
-    """`text` with line ends as they were and nothing in it that a terminal would obey."""
-    return _ESCAPES.sub("", text.replace("\r\n", "\n"))
+    """`text` with nothing in it that a terminal would obey; a return to the start of the line is a new line."""
+    return _ESCAPES.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 class Terminal:
@@ -79,6 +79,7 @@ class Terminal:
             timeout=10,
             check=False,
             start_new_session=True,
+            umask=0o022,
         )
         return "" if started.returncode == 0 else f"tmux did not start: {started.stderr.decode(errors='replace')[:300]}"
 

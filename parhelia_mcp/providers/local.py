@@ -77,16 +77,15 @@ class Local:
         ours, theirs = os.pipe()
         argv = [sys.executable, "-P", "-m", "parhelia_mcp.inside", str(task_dir), str(number)]
         argv += ["--lifetime", str(spec.timeout_s), "--credential-fd", str(ours)]
-        environment = {name: self._environment[name] for name in _PASSED if name in self._environment}
         try:
-            with (session_dir / "runner.log").open("ab") as log:
+            with open(session_dir / "runner.log", "ab", opener=_private) as log:
                 child = subprocess.Popen(
                     argv,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
                     cwd=task_dir,
-                    env={**environment, processes.MARKER: spec.name},
+                    env={**_passed(self._environment), processes.MARKER: spec.name},
                     start_new_session=True,
                     pass_fds=(ours,),
                 )
@@ -155,17 +154,20 @@ class LocalSandbox:
             raise Unreachable(
                 "sandbox-ended", f"The sandbox of {self._name} has ended.", f"parhelia status {self._name}"
             )
-        environment = {name: self._environment[name] for name in _PASSED if name in self._environment}
-        home = str(self._root / "home")
-        child = subprocess.Popen(
-            argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=self._root / "workspace",
-            env={**environment, "HOME": home, processes.MARKER: self._name},
-            start_new_session=True,
-        )
+        workspace = self._root / "workspace"
+        try:
+            child = subprocess.Popen(
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=workspace if workspace.is_dir() else self._root,
+                env={**_passed(self._environment), "HOME": str(self._root / "home"), processes.MARKER: self._name},
+                start_new_session=True,
+            )
+        except OSError as problem:  # as a shell says it
+            code = 127 if isinstance(problem, FileNotFoundError) else 126
+            return Completed(code, b"", f"{argv[0]}: {problem.strerror}\n".encode())
         try:
             out, err = child.communicate(stdin, timeout=deadline)
         except subprocess.TimeoutExpired:
@@ -236,6 +238,14 @@ class LocalSandbox:
 
     def _members(self, spare: set[int]) -> set[int]:
         return set(processes.members(self._name, [who.pid for who in self._known()], spare))
+
+
+def _passed(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: environment[name] for name in _PASSED if name in environment}
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def _identities(record: Mapping[str, Any], name: str) -> list[processes.Identity]:
