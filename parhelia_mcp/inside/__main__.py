@@ -27,7 +27,7 @@ def main() -> None:
     source.add_argument("--credential-env", action="store_true")
     parser.add_argument("--lifetime", type=float, default=0.0, help="seconds after which the guard ends everything")
     options = parser.parse_args()
-    os.umask(0o077)
+    os.umask(0o022)  # the agent's files are as usual; ours say themselves that they are private
     session_dir = files.private_dir(options.task_dir.resolve() / "sessions" / str(options.number))
     processes.adopt_orphans()
     runner = os.fork()

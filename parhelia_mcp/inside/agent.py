@@ -18,8 +18,6 @@ from parhelia_mcp.inside.journal import Journal
 from parhelia_mcp.model import Reason
 from parhelia_mcp.spec import Spec
 
-UMASK = 0o022  # what the agent makes is as readable as usual; what the runner makes is private
-
 
 @dataclass(frozen=True, slots=True)
 class End:
@@ -131,7 +129,6 @@ class Room:
             stderr=stderr,
             pass_fds=pass_fds,
             start_new_session=True,
-            umask=UMASK,
         )
 
 

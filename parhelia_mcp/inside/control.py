@@ -18,9 +18,14 @@ LONGEST = 16 << 20  # bytes of a request: a message of a million characters fits
 Op = Callable[[Mapping[str, Any]], Awaitable[Any]]
 
 
-async def serve(path: Path, ops: Mapping[str, Op], *, mode: int = 0o600) -> None:
-    """Answer requests on a socket at `path` until cancelled."""
-    async with await anyio.create_unix_listener(path, mode=mode) as listener:
+async def listen(path: Path) -> anyio.abc.SocketListener:
+    """A socket at `path` that may be connected to from now on."""
+    return await anyio.create_unix_listener(path, mode=0o600)
+
+
+async def serve(listener: anyio.abc.SocketListener, ops: Mapping[str, Op]) -> None:
+    """Answer requests until cancelled."""
+    async with listener:
         await listener.serve(lambda stream: _converse(stream, ops))
 
 

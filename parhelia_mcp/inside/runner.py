@@ -82,6 +82,7 @@ class Runner:
         self.phase = "starting"
         self.journal = Journal(session_dir / "events.jsonl")
         self.terminal = Terminal(self.runtime)
+        self.listening = False
         self.room: Room | None = None
         self.agent: Agent | None = None
         self.ending: Ending | None = None
@@ -106,8 +107,8 @@ class Runner:
             "runner": processes.identity(os.getpid())._asdict(),
             "guard": processes.identity(os.getppid())._asdict(),
             "runtime": str(self.runtime),
-            "control": str(self.runtime / "control"),
-            "agent_control": str(self.runtime / "agent"),
+            "control": str(self.runtime / "control") if self.listening else "",
+            "agent_control": str(self.runtime / "agent") if self.listening else "",
             "tmux": self.tmux,
             "workspace": str(self.workspace),
             "agent": room.agent if room else {},
@@ -160,8 +161,10 @@ class Runner:
         async with anyio.create_task_group() as group:
             group.start_soon(self._signals)
             group.start_soon(self._beat)
-            group.start_soon(control.serve, self.runtime / "control", self._ops())
-            group.start_soon(control.serve, self.runtime / "agent", {"waiting": self._waiting_op})
+            group.start_soon(control.serve, await control.listen(self.runtime / "control"), self._ops())
+            group.start_soon(control.serve, await control.listen(self.runtime / "agent"), self._agent_ops())
+            self.listening = True
+            self.write_state()
             end = await self._work()
             await self._finish(end)
             group.cancel_scope.cancel()
@@ -225,9 +228,6 @@ class Runner:
         if self.workspace.is_dir() and any(self.workspace.iterdir()):
             kept = self.workspace.with_name(f"{self.workspace.name}.{told.number - 1}")
             self.workspace.rename(kept)
-        if told.workspace.kind == "empty":
-            files.private_dir(self.workspace)
-            return
         from parhelia_mcp import workspace
 
         workspace.unpack(told.workspace, self.session_dir, self.workspace)
@@ -291,7 +291,7 @@ class Runner:
         full = limits.disk_full(None, self.task_dir)
         result = outcome.judge(end, self.ending, full)
         collected: dict[str, Any] = {"commit": None, "files_changed": 0}
-        if room is not None and self.agent is not None and room.spec.workspace.kind != "empty":
+        if room is not None and self.agent is not None:
             collected = await anyio.to_thread.run_sync(self._collect, room.spec)
         self.ballast.unlink(missing_ok=True)
         self.emit("result", outcome.last_line(result, collected), **result)
@@ -315,6 +315,8 @@ class Runner:
                 message=outcome.message(told),
             )
         except (Problem, OSError) as problem:
+            for draft in self.session_dir.glob(".result.bundle.*"):
+                draft.unlink()  # on a full disk the result needs the space
             self.emit("warning", f"error: the work could not be collected: {problem}; it is in {self.workspace}")
             return {"commit": None, "files_changed": 0}
         return (
@@ -342,6 +344,10 @@ class Runner:
 
     def _ops(self) -> dict[str, control.Op]:
         return {"status": self._status, "send": self._send, "answer": self._answer, "stop": self._stop}
+
+    def _agent_ops(self) -> dict[str, control.Op]:
+        """What the agent's own user may ask for: nothing that changes a thing."""
+        return {"waiting": self._waiting_op}
 
     async def _status(self, args: Mapping[str, Any]) -> dict[str, Any]:
         return self.state()

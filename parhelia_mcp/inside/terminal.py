@@ -79,7 +79,6 @@ class Terminal:
             timeout=10,
             check=False,
             start_new_session=True,
-            umask=0o022,
         )
         return "" if started.returncode == 0 else f"tmux did not start: {started.stderr.decode(errors='replace')[:300]}"
 

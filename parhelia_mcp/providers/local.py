@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -229,7 +230,8 @@ class LocalSandbox:
             what = f"Processes of {self._name} are still there after SIGKILL: {sorted(left)}."
             raise Unreachable("not-ended", what, f"parhelia kill {self._name}")
         if not (self._session / "exit.json").exists():
-            files.replace_json(self._session / "exit.json", {"code": None, "cause": "terminated"})
+            with suppress(OSError):  # a full disk hides only the cause
+                files.replace_json(self._session / "exit.json", {"code": None, "cause": "terminated"})
         if runtime:
             shutil.rmtree(runtime, ignore_errors=True)
         ended = self.poll()
