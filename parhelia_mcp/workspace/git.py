@@ -143,13 +143,13 @@ def locate(source: Path) -> Place | None:
     pointer = (git_dir / "HEAD").read_bytes().strip()
     branch = pointer[16:].decode(errors="replace") if pointer.startswith(b"ref: refs/heads/") else None
     head, tree = (lines[4].decode(), lines[5].decode()) if done.returncode == 0 else (None, None)
-    if head is None and branch is None:
+    if head is None and (branch is None or Git(source, trusted=True).ask("rev-parse", "-q", "--verify", "HEAD").stdout):
         raise Refused("git-broken", f"HEAD of {top} points nowhere: {said(done)}", f"git -C {top} fsck")
     return Place(top, git_dir, common, head, tree, branch, lines[0] == b"sha256")
 
 
 def _refuse(source: Path, text: str) -> None:
-    if "not a git repository" in text and "(or any" in text:
+    if "not a git repository" in text and "(or any" in text and not (source / ".git").exists():
         return
     if "dubious ownership" in text:
         raise Refused(
