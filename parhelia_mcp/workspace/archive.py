@@ -6,10 +6,11 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import stat
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,10 +23,10 @@ _RESULT = "result.json"
 def write(source: Path, path: Path) -> tuple[int, str]:
     """Put everything in `source` but sockets, fifos and devices into a tar; returns its files and its digest."""
     known = manifest(source)
+    path.touch(mode=0o600)
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT, errors="surrogateescape") as tar:
         for name in known:
             _add(tar, source / name, name)
-    path.chmod(0o600)
     return sum(not entry.startswith("dir") for entry in known.values()), digest(known)
 
 
@@ -53,6 +54,7 @@ def collect(target: Path, bundle: Path) -> tuple[str, int, int] | None:
         "deleted": deleted,
     }
     draft = bundle.with_name(f".{bundle.name}.{os.getpid()}")
+    draft.touch(mode=0o600)
     with tarfile.open(draft, "w", format=tarfile.PAX_FORMAT, errors="surrogateescape") as tar:
         text = json.dumps(about).encode()
         header = tarfile.TarInfo(_RESULT)
@@ -60,7 +62,6 @@ def collect(target: Path, bundle: Path) -> tuple[str, int, int] | None:
         tar.addfile(header, io.BytesIO(text))
         for name in changed:
             _add(tar, target / name, f"files/{name}")
-    draft.chmod(0o600)
     draft.replace(bundle)
     return (
         digest(now),
@@ -78,12 +79,15 @@ def changes(bundle: Path) -> dict[str, Any]:
                 raise ValueError("no result in it")
             about = json.loads(tar.extractfile(first).read())  # type: ignore[union-attr]
             names = [*about["now"], *about["deleted"], *about["base"]]
-    except (tarfile.TarError, ValueError, KeyError, TypeError, AttributeError) as problem:
+            if not all(isinstance(text, str) for text in [*names, *about["now"].values(), *about["base"].values()]):
+                raise ValueError("odd names in it")
+    except (OSError, tarfile.TarError, ValueError, KeyError, TypeError, AttributeError) as problem:
         raise Refused("bad-result", f"{bundle} is not a result archive ({problem}).", "") from None
     for name in names:
         parts = PurePosixPath(name).parts
-        if not parts or name.startswith("/") or ".." in parts or "\0" in name:
-            raise Refused("bad-result", f"the result names {name[:80]!r}, which is outside the workspace.", "")
+        inside = all(about["now"].get(str(parent), "dir").startswith("dir") for parent in PurePosixPath(name).parents)
+        if not parts or name.startswith("/") or ".." in parts or "\0" in name or (name in about["now"] and not inside):
+            raise Refused("bad-result", f"The result names {name[:80]!r}, which is outside the workspace.", "")
     return about
 
 
@@ -100,38 +104,46 @@ def apply(source: Path, bundle: Path) -> list[str]:
             "move them away, or take files from the result",
         )
     with tempfile.TemporaryDirectory(prefix=".parhelia.", dir=source) as folder:
-        staged = Path(folder)
         with tarfile.open(bundle, errors="surrogateescape") as tar:
-            members = [
-                m for m in tar.getmembers() if m.name.startswith("files/") and (m.isreg() or m.issym() or m.isdir())
-            ]
-            for member in members:
-                member.mode &= 0o777
-            tar.extractall(staged, members=members, filter="fully_trusted")
-        got = manifest(staged / "files") if members else {}
-        if got.keys() - set(_parents(about["now"])) != about["now"].keys() or any(
-            got[n] != e for n, e in about["now"].items() if not e.startswith("dir")
-        ):
-            raise Refused("bad-result", f"{bundle} does not hold the files it names.", "")
-        _move(source, staged / "files", about)
+            drafts = {name: Path(folder) / str(number) for number, name in enumerate(about["now"])}
+            for name, entry in about["now"].items():
+                _draft(tar, name, entry, drafts[name])
+        _move(source, drafts, about)
     return touched
 
 
-def _parents(names: Mapping[str, str]) -> Iterator[str]:
-    for name in names:
-        for parent in PurePosixPath(name).parents:
-            if str(parent) not in names:
-                yield str(parent)
+def _draft(tar: tarfile.TarFile, name: str, entry: str, draft: Path) -> None:
+    """Make `draft` what `entry` says; content comes from the archive, and has to have the hash in `entry`."""
+    kind, _, rest = entry.partition(" ")
+    if kind == "link":
+        draft.symlink_to(rest)
+    elif kind == "file":
+        try:
+            content = tar.extractfile(f"files/{name}")
+        except (KeyError, tarfile.TarError):
+            content = None
+        if content:
+            with draft.open("wb") as file:
+                shutil.copyfileobj(content, file)
+            draft.chmod(int(rest.partition(" ")[0], 8) & 0o777)
+        if _entry(draft) != entry:
+            raise Refused("bad-result", f"The result does not hold {name[:80]!r} as it says. Nothing was touched.", "")
 
 
 def _free(source: Path, name: str, about: dict[str, Any]) -> bool:
-    if any((source / parent).is_symlink() for parent in PurePosixPath(name).parents):
-        return False
-    here = _entry(source / name)
-    return here in (about["base"].get(name), about["now"].get(name))
+    """Whether what is at `name` is what was sent, or what comes, and nothing else of the user's is in the way."""
+    for parent in PurePosixPath(name).parents:
+        path = source / parent
+        if path.is_symlink() or (path.exists() and not path.is_dir() and str(parent) not in about["deleted"]):
+            return str(parent) in about["now"] and _free(source, str(parent), about)
+    path, comes = source / name, about["now"].get(name, "dir")
+    if path.is_dir() and not path.is_symlink() and not comes.startswith("dir"):
+        inner = [str(below.relative_to(source)) for below in path.rglob("*")]
+        return name in about["base"] and all(below in about["deleted"] for below in inner)
+    return _entry(path) in (about["base"].get(name), about["now"].get(name))
 
 
-def _move(source: Path, staged: Path, about: dict[str, Any]) -> None:
+def _move(source: Path, drafts: Mapping[str, Path], about: dict[str, Any]) -> None:
     for name in sorted(about["deleted"], reverse=True):
         path = source / name
         if about["base"][name].startswith("dir"):
@@ -143,10 +155,14 @@ def _move(source: Path, staged: Path, about: dict[str, Any]) -> None:
         path = source / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if entry.startswith("dir"):
+            if not path.is_dir() or path.is_symlink():
+                path.unlink(missing_ok=True)
             path.mkdir(exist_ok=True)
             path.chmod(int(entry.split()[1], 8) & 0o777)
         else:
-            (staged / name).replace(path)
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()
+            drafts[name].replace(path)
 
 
 def manifest(top: Path) -> dict[str, str]:

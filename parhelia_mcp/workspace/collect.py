@@ -43,7 +43,6 @@ def collect(target: Path, workspace: spec.Workspace, bundle: Path, *, session: s
         draft = Path(folder) / "bundle"
         without = [workspace.head_commit] if workspace.head_commit and work.base else []
         write_bundle(work.git, draft, refs=refs, without=without, sha256=work.sha256)
-        draft.chmod(0o600)
         draft.replace(bundle)
     return Collected(refs[RESULT], changed, bundle.stat().st_size)
 

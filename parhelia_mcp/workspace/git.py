@@ -211,6 +211,7 @@ def write_bundle(git: Git, path: Path, *, refs: Mapping[str, str], without: Sequ
         + "--not\n"
         + "".join(f"{c}\n" for c in without)
     )
+    path.touch(mode=0o600)
     with path.open("wb") as bundle:
         bundle.write(header.encode() + b"\n")
         bundle.flush()
@@ -231,6 +232,7 @@ def write_tree_difference(
 ) -> None:
     """Write a thin pack of what `wanted` needs beyond `without`, history cut at `boundary`."""
     lines = [*(f"--shallow {commit}" for commit in boundary), *wanted, "--not", *without]
+    path.touch(mode=0o600)
     with path.open("wb") as pack:
         stdin = ("\n".join(lines) + "\n").encode()
         git(

@@ -40,6 +40,7 @@ def pack(source: Path, out: Path, *, cache: Path) -> Packed:
     """
     checked(source)
     place = locate(source)
+    files.private_dir(out)
     if place is None:
         return _pack_files(source, out)
     too_wide(place.top)

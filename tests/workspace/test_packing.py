@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import io
+import json
 import os
 import shutil
 import stat
+import tarfile
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from parhelia_mcp import workspace
+from parhelia_mcp import spec, workspace
 from parhelia_mcp.errors import Corrupted, Problem, Refused
 from tests.workspace.shapes import contents, make, send, shell
 
@@ -153,20 +157,29 @@ def test_a_directory_without_git_goes_in_exactly_and_its_changes_come_back(tmp_p
     bundle = tmp_path / "result"
     assert workspace.collect(target, sent, bundle, session="task-aaaaaaaa.1", message="m") is None
     shell(
-        "echo agent >>a; rm -r sub; mkdir -p new/deep; echo n >new/deep/n; chmod 600 hard; ln -sf b link; touch .envrc; rmdir empty",
+        "echo agent >>a; rm -r sub; mkdir -p new/deep; echo n >new/deep/n; chmod 600 hard; ln -sf b link; touch .envrc; rmdir empty; rm gone; mkdir gone; echo in >gone/in; rm -r inner; echo now >inner",
         target,
     )
     assert workspace.collect(target, sent, bundle, session="task-aaaaaaaa.1", message="m")
     assert bundle.stat().st_size < 40_000
     landed = workspace.land(user, sent, bundle, task="task-aaaaaaaa", number=1)
-    assert (landed.ref, landed.branch, landed.risky_paths) == (None, None, (".envrc",))
+    assert (landed.ref, landed.branch) == (None, None)
+    assert ".envrc" in landed.risky_paths
     assert look(user) == before
     workspace.apply(user, sent, bundle)
     assert look(user) == look(target)
 
 
 @pytest.mark.parametrize(
-    "mine", ["echo mine >a", "rm a", "rm a; ln -s /etc/passwd a", "mkdir new; touch new/n", "rm -r sub; ln -s /tmp sub"]
+    "mine",
+    [
+        "echo mine >a",
+        "rm a",
+        "rm a; ln -s /etc/passwd a",
+        "mkdir new; touch new/n",
+        "rm -r sub; ln -s /tmp sub",
+        "rm -r sub; touch sub",
+    ],
 )
 def test_a_directory_without_git_refuses_what_the_user_changed_too(tmp_path: Path, mine: str) -> None:
     user = plain(tmp_path / "user")
@@ -179,6 +192,58 @@ def test_a_directory_without_git_refuses_what_the_user_changed_too(tmp_path: Pat
         workspace.apply(user, sent, tmp_path / "result")
     assert conflict.value.code == "conflicts"
     assert look(user) == before
+
+
+def result(where: Path, now: dict[str, object], members: dict[str, bytes], deleted: tuple[str, ...] = ()) -> Path:
+    """A result archive of a session that lies."""
+    path = where / "lie.tar"
+    with tarfile.open(path, "w") as tar:
+        about = json.dumps({"base": dict.fromkeys(deleted, "file 644 0"), "now": now, "deleted": deleted}).encode()
+        for name, content in {"result.json": about, **members}.items():
+            header = tarfile.TarInfo(name)
+            header.size = len(content)
+            tar.addfile(header, io.BytesIO(content))
+    return path
+
+
+EVIL = f"file 644 {hashlib.sha256(b'evil').hexdigest()}"
+
+
+@pytest.mark.parametrize(
+    ("now", "deleted"),
+    [
+        ({"../out": EVIL}, ()),
+        ({"/out": EVIL}, ()),
+        ({"a/../../out": EVIL}, ()),
+        ({}, ("../../out",)),
+        ({"b": 7}, ()),
+        ({"b": EVIL.replace("644", "4755")}, ()),
+        ({"b": "file 644 1234"}, ()),
+        ({"absent": EVIL}, ()),
+        ({"fresh": f"link {os.sep}tmp", "fresh/b": EVIL}, ()),
+        ({"link": f"link {os.sep}etc", "link/b": EVIL}, ()),
+    ],
+)
+def test_a_lying_result_of_a_directory_without_git_touches_nothing(now: dict, deleted: tuple, tmp_path: Path) -> None:
+    user = plain(tmp_path / "user")
+    before = look(tmp_path / "user")
+    members = {f"files/{name}": b"evil" for name in now if name != "absent"}
+    with pytest.raises(Refused):
+        workspace.apply(user, spec.Workspace("files", "0" * 64), result(tmp_path, now, members, deleted))
+    assert look(tmp_path / "user") == before
+
+
+def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
+    for number, data in enumerate([b"", b"junk" * 1000, b"\0" * 10240]):
+        (tmp_path / f"{number}").write_bytes(data)
+        with pytest.raises(Refused):
+            workspace.land(
+                plain(tmp_path / f"user{number}"),
+                spec.Workspace("files", "0" * 64),
+                tmp_path / f"{number}",
+                task="task-aaaaaaaa",
+                number=1,
+            )
 
 
 NAMES = st.text(st.characters(blacklist_characters="/\0", blacklist_categories=["Cs"]), min_size=1, max_size=12).filter(
