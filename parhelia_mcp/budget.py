@@ -11,14 +11,17 @@ import math
 import os
 import sqlite3
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from parhelia_mcp import files
-from parhelia_mcp.config import Config
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Refused, Usage
 from parhelia_mcp.failpoint import reach
 from parhelia_mcp.model import dollars, micro, timestamp
 from parhelia_mcp.store import Session
+
+if TYPE_CHECKING:
+    from parhelia_mcp.config import Config
 
 MOST = 10**15  # a billion dollars in micro-dollars: no sum of ours comes near 2**63
 

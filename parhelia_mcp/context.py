@@ -12,10 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parhelia_mcp import config, files
+from parhelia_mcp import files
 from parhelia_mcp.errors import LocalFault, Usage
 
 if TYPE_CHECKING:
+    from parhelia_mcp import config
     from parhelia_mcp.providers.base import Provider
     from parhelia_mcp.store import Store
 
@@ -48,6 +49,8 @@ class Context:
 
     @cached_property
     def loaded(self) -> config.Loaded:
+        from parhelia_mcp import config  # its models take longer to build than `list` takes to answer
+
         return config.load(self.cwd, self.environ)
 
     @property

@@ -11,9 +11,8 @@ import os
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 
-from parhelia_mcp import follow, locks
+from parhelia_mcp import locks
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Problem
 from parhelia_mcp.store import Session
@@ -56,6 +55,8 @@ def main() -> None:
 
 
 def _drive(ctx: Context) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
     pause = FASTEST_S
     with ThreadPoolExecutor(WORKERS) as pool:
         while live := ctx.store.live():
@@ -66,6 +67,8 @@ def _drive(ctx: Context) -> None:
 
 def _advance(ctx: Context, session: Session) -> bool:
     """Whether anything changed."""
+    from parhelia_mcp import follow  # not at the top: `ensure` is called by commands that never drive
+
     try:
         return follow.advance(ctx, session) != session
     except Problem as problem:

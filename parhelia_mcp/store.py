@@ -6,7 +6,6 @@ cannot change before it ends. Transactions are short and do nothing but SQL.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import sqlite3
@@ -247,6 +246,8 @@ class Store:
         return self.session(f"{matches[0]}.{number}") if number else self.newest(matches[0])
 
     def _near(self, wanted: str) -> str:
+        import difflib
+
         recent = [row["id"] for row in self.query("SELECT id FROM tasks ORDER BY created_at DESC LIMIT 200")]
         near = difflib.get_close_matches(wanted, recent, n=1, cutoff=0.7)
         return f" Did you mean {near[0]}?" if near else ""

@@ -5,7 +5,6 @@ Commands are loaded when they are called, so that `parhelia list` pays for `list
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -46,6 +45,8 @@ class Commands(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in TABLE and not args[0].startswith("-"):
+            import difflib
+
             near = difflib.get_close_matches(args[0], TABLE, n=1)
             raise Usage(
                 "unknown-command", f"No command {args[0][:40]!r}.", f"parhelia {near[0]}" if near else "parhelia help"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import difflib
 from typing import Annotated
 
 from pydantic import BaseModel, Field
@@ -92,6 +91,8 @@ def states(text: str | None) -> tuple[str, ...]:
         elif word in list(State):
             names.append(word)
         else:
+            import difflib
+
             near = difflib.get_close_matches(word, [*State, "active"], n=1)
             raise Usage(
                 "unknown-state",
