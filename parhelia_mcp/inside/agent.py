@@ -93,10 +93,10 @@ class Room:
         """Show `text` to whoever watches; escapes are taken out."""
         self.show(text)
 
-    def phase(self, state: str, why: str = "") -> None:
+    def phase(self, state: str, why: str = "", **fields: Any) -> None:
         """Say that the agent is `running` or `waiting`, and for what; a `waiting` event goes to the journal."""
         if state == "waiting" and (self.state, self.waiting) != (state, why):
-            self.emit("waiting", f"waiting: {why}", why=why)
+            self.emit("waiting", f"waiting: {why}", why=why, **fields)
         self.state, self.waiting = state, why if state == "waiting" else ""
         self.active_at = time.monotonic()
         self.changed()

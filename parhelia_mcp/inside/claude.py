@@ -1,0 +1,354 @@
+"""Claude Code as a session's agent: headless, JSON lines both ways, its requests to the API through the meter."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio.abc import ByteReceiveStream, Process, TaskGroup
+
+from parhelia_mcp import files, model
+from parhelia_mcp.errors import Refused, Unreachable
+from parhelia_mcp.inside import claude_home, stream
+from parhelia_mcp.inside.agent import End, Room
+from parhelia_mcp.inside.ask import Ask
+from parhelia_mcp.inside.meter import Meter
+from parhelia_mcp.model import Reason
+
+DEFAULT_MODE = "acceptEdits"
+GO_ON = "Continue from where you left off."  # a call that was open when the session died is not in the conversation
+WAKE_S = 2.0  # for the client to start a turn by itself after background work ended
+STOP_S = 10.0  # from an interrupt to the end of the turn
+DRAIN_S = 2.0  # for the last output of a client that has ended; a child it left may hold the pipes open
+COMPLAINT = 2_000  # characters of stderr kept to explain an end
+
+
+@dataclass(slots=True)
+class _Receipt:
+    """A line given to the client that it has to acknowledge."""
+
+    done: anyio.Event = field(default_factory=anyio.Event)
+    delivered: bool = False
+
+    async def wait(self) -> None:
+        """Return when it is acknowledged. Raises Unreachable `agent-gone` when the client ended before."""
+        await self.done.wait()
+        if not self.delivered:
+            raise _gone()
+
+
+def make(room: Room) -> Claude:
+    return Claude(room)
+
+
+class Claude:
+    """The agent's protocol (`inside.agent.Agent`) over one client process."""
+
+    def __init__(self, room: Room) -> None:
+        agent = room.spec.agent
+        self._room = room
+        self._mode = agent.permission_mode or DEFAULT_MODE
+        self._id = agent.session_id or str(uuid.uuid4())
+        self._talk = stream.Conversation()
+        self._asks: dict[str, Ask] = {}  # in the order they came; the first is the one that people are shown
+        self._messages: dict[str, _Receipt] = {}
+        self._answers: dict[str, _Receipt] = {}
+        self._known: set[str] = set()  # messages that an earlier session's turn took in
+        self._complaint = ""
+        self._started = anyio.Event()
+        self._stopping = anyio.Event()
+        self._closing = False
+        self._over_budget = False
+        self._writing = anyio.Lock()
+        self._process: Process | None = None
+
+    async def run(self) -> End:
+        room = self._room
+        cap = room.spec.limits.max_tokens_usd
+        token = f"parhelia-{secrets.token_urlsafe(32)}"
+        meter = Meter(
+            upstream=room.spec.agent.upstream,
+            credential=room.credential,
+            token=token,
+            book=room.session_dir / "meter.jsonl",
+            cap_micro=None if cap is None else model.micro(cap),
+            prices=room.spec.prices,
+            emit=room.emit,
+        )
+        room.in_flight = lambda: meter.in_flight
+        async with anyio.create_task_group() as group:
+            port = await group.start(meter.serve)
+            group.start_soon(self._end_when_exhausted, meter)
+            env = claude_home.environment(room.env, port, token, room.spec.agent.credential_kind, self._mode)
+            settings = claude_home.write(room.home, room.workspace, env, self._mode)
+            end = await self._client({**room.env, **env}, settings)
+            group.cancel_scope.cancel()
+        return end
+
+    async def send(self, text: str, id: str) -> None:
+        await self._started.wait()
+        key = self._message_uuid(id)
+        if key in self._known:
+            return
+        if key not in self._messages:
+            if self._closing or self._stopping.is_set():
+                hint = f"parhelia submit --to {self._room.spec.task} MESSAGE"
+                raise Refused("session-ending", "The session is ending; the message was not given to it.", hint)
+            first = next(iter(self._asks.values()), None)
+            if first and first.kind == "question":
+                await self.answer(True, text)
+                return
+            self._messages[key] = _Receipt()
+            await self._tell(_user(key, text))
+        await self._messages[key].wait()
+
+    async def answer(self, allow: bool, text: str | None) -> None:
+        if not self._asks:
+            raise Refused("nothing-asked", "The session waits for no answer.", "parhelia status")
+        first = next(iter(self._asks.values()))
+        reply = first.reply(allow, text)
+        del self._asks[first.id]
+        self._answers[first.id] = _Receipt()
+        status = "denied" if not allow else "answered" if first.kind == "question" else "allowed"
+        self._room.emit("tool", f"{status}: {first.summary}", tool=first.tool, status=status)
+        self._show(f"[{status}: {first.summary}] {text or ''}".rstrip())
+        await self._tell(_control_response(first.id, {"subtype": "success", "response": reply}))
+        self._show_phase()
+        await self._answers[first.id].wait()
+
+    async def interrupt(self) -> None:
+        await self._started.wait()
+        self._stopping.set()
+        if not self._talk.turn:
+            await self._close_when_settled(0.0)
+            return
+        with suppress(Unreachable):  # it has ended by itself: what was wanted
+            await self._tell({"type": "control_request", "request_id": "stop", "request": {"subtype": "interrupt"}})
+
+    # -- the life of the client
+
+    async def _client(self, env: Mapping[str, str], settings: Path) -> End:
+        """Start the client, say the first message, follow it to its end."""
+        room = self._room
+        transcript = claude_home.transcript(room.home, self._id) if room.spec.agent.resume else None
+        self._known = claude_home.taken_in(transcript)
+        try:
+            process = self._process = await room.spawn(self._argv(settings, transcript), env=env, stdin=subprocess.PIPE)
+        except OSError as problem:
+            self._started.set()
+            return End(False, None, Reason.START_FAILED, f"{room.spec.agent.program} could not be started: {problem}.")
+        room.agent |= {"pid": process.pid, "session_id": self._id}
+        async with process, anyio.create_task_group() as group:
+            drained = anyio.Event()
+            group.start_soon(self._follow, group, drained)
+            group.start_soon(self._keep_stderr)
+            group.start_soon(self._kill_when_deaf)
+            group.start_soon(self._begin, transcript is not None)
+            code = await process.wait()
+            with anyio.move_on_after(DRAIN_S):
+                await drained.wait()
+            group.cancel_scope.cancel()
+        return self._ended(code)
+
+    def _argv(self, settings: Path, transcript: Path | None) -> list[str]:
+        agent = self._room.spec.agent
+        streams = ("--input-format", "stream-json", "--output-format", "stream-json", "--verbose")
+        return [
+            *(agent.program, "-p", *streams, "--replay-user-messages", "--include-partial-messages"),
+            *("--permission-prompt-tool", "stdio", "--permission-mode", self._mode),
+            *(
+                ("--resume", str(transcript)) if transcript else ("--session-id", self._id)
+            ),  # a path: from any directory
+            *("--settings", str(settings), "--strict-mcp-config"),
+            *(("--model", agent.model) if agent.model else ()),
+        ]
+
+    async def _begin(self, resumed: bool) -> None:
+        """Say the first message. It goes over the pipe, so it may have any length and any characters."""
+        spec = self._room.spec
+        text = (spec.message or GO_ON) if resumed else "\n\n".join(filter(None, (spec.prompt, spec.message)))
+        self._talk.turn = True
+        self._room.phase("running")
+        self._show(f"> {stream.line(text, 2_000)}")
+        with suppress(Unreachable):  # a client that has ended already is judged by its exit
+            await self._tell(_user(self._message_uuid(spec.session), text))
+        self._started.set()
+
+    def _ended(self, code: int) -> End:
+        for receipt in (*self._messages.values(), *self._answers.values()):
+            receipt.done.set()
+        self._started.set()
+        end = stream.judge(self._talk.result, code, stream.line(self._complaint, 1_000))
+        if self._over_budget:
+            end = End(False, code, Reason.OVER_BUDGET, "the session's limit for tokens is used up", end.text)
+        elif self._stopping.is_set() and not end.ok:
+            end = End(False, code, None, "Claude Code was interrupted", end.text)
+        return end
+
+    async def _end_when_exhausted(self, meter: Meter) -> None:
+        await meter.exhausted.wait()
+        self._over_budget = True
+        await self.interrupt()
+
+    async def _kill_when_deaf(self) -> None:
+        await self._stopping.wait()
+        await anyio.sleep(STOP_S)
+        self._process.kill()
+
+    # -- what the client says
+
+    async def _follow(self, group: TaskGroup, drained: anyio.Event) -> None:
+        raw = os.open(
+            self._room.session_dir / "stream.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
+        )
+        try:
+            async for text in _lines(self._process.stdout):
+                event = _event(text)
+                if event.get("type") == "stream_event":  # a part of what comes whole later; it shows progress
+                    self._room.active_at = time.monotonic()
+                    continue
+                files.write_all(raw, text + b"\n")
+                self._take(event, group)
+                if self._settled():
+                    group.start_soon(self._close_when_settled, WAKE_S if self._talk.waking else 0.0)
+        finally:
+            os.close(raw)
+        drained.set()
+
+    def _take(self, event: Mapping[str, Any], group: TaskGroup) -> None:
+        known = self._talk.version
+        for entry in self._talk.take(event):
+            self._room.emit(entry.kind, entry.text, **entry.fields)
+            self._show(entry.shown)
+        if self._talk.version != known:
+            self._say_started()
+        match event.get("type"):
+            case "result":
+                self._turn_ended()
+            case "control_request":
+                self._asked(event, group)
+            case "control_cancel_request":
+                self._asks.pop(str(event.get("request_id")), None)
+                self._show_phase()
+            case "control_response":
+                _acknowledge(self._answers.get(str((event.get("response") or {}).get("request_id"))))
+            case "user" if event.get("isReplay"):
+                _acknowledge(self._messages.get(str(event.get("uuid"))))
+
+    def _say_started(self) -> None:
+        started = {"pid": self._process.pid, "session_id": self._id, "version": self._talk.version}
+        self._room.agent |= started
+        self._room.emit("agent-started", f"Claude Code {self._talk.version} works", **started)
+        self._room.changed()
+
+    def _turn_ended(self) -> None:
+        transcript = claude_home.transcript(self._room.home, self._id)
+        self._room.agent["transcript"] = str(transcript) if transcript else None
+        self._room.counters["turns"] = self._talk.turns
+        self._room.changed()
+
+    def _asked(self, event: Mapping[str, Any], group: TaskGroup) -> None:
+        id, request = str(event.get("request_id")), event.get("request") or {}
+        if request.get("subtype") == "can_use_tool":
+            self._asks[id] = Ask(id, str(request.get("tool_name")), request.get("input") or {})
+            self._show_phase()
+        else:
+            group.start_soon(self._decline, id)
+
+    async def _decline(self, id: str) -> None:
+        """Answer a request that means nothing here: the client would wait for ever."""
+        with suppress(Unreachable):
+            await self._tell(_control_response(id, {"subtype": "error", "error": "not supported in this session"}))
+
+    def _settled(self) -> bool:
+        """Whether nothing keeps the client: no turn, no background work, no question, no message under way."""
+        if self._stopping.is_set():
+            return not self._talk.turn
+        return self._talk.idle and not self._asks and all(each.delivered for each in self._messages.values())
+
+    async def _close_when_settled(self, delay: float) -> None:
+        """End the client by closing its stdin, if after `delay` seconds there is still nothing to do."""
+        await anyio.sleep(delay)
+        if self._settled() and not self._closing:
+            self._closing = True
+            await self._process.stdin.aclose()
+
+    async def _keep_stderr(self) -> None:
+        async for data in self._process.stderr:
+            self._room.stderr(data)
+            self._complaint = (self._complaint + data.decode(errors="replace"))[-COMPLAINT:]
+
+    # -- what the client is told
+
+    def _message_uuid(self, id: str) -> str:
+        """The client runs a message with an id that it knows only once, so the id follows from ours."""
+        return str(uuid.uuid5(uuid.UUID(self._id), id))
+
+    async def _tell(self, value: Mapping[str, Any]) -> None:
+        """Give the client one line. Raises Unreachable `agent-gone` when it no longer reads."""
+        try:
+            async with self._writing:
+                await self._process.stdin.send(json.dumps(value).encode() + b"\n")
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            raise _gone() from None
+
+    def _show_phase(self) -> None:
+        first = next(iter(self._asks.values()), None)
+        if first is None:
+            self._room.phase("running")
+        else:
+            self._room.phase("waiting", first.summary, ask=first.kind, tool=first.tool, request_id=first.id)
+
+    def _show(self, text: str) -> None:
+        """Add to the readable transcript and the live view."""
+        if text:
+            self._room.stdout(text.encode(errors="replace") + b"\n")
+            self._room.view(text + "\n")
+
+
+def _gone() -> Unreachable:
+    return Unreachable("agent-gone", "Claude Code ended before it took the message.", "parhelia resume")
+
+
+def _acknowledge(receipt: _Receipt | None) -> None:
+    if receipt:
+        receipt.delivered = True
+        receipt.done.set()
+
+
+def _user(key: str, text: str) -> dict[str, Any]:
+    return {"type": "user", "uuid": key, "message": {"role": "user", "content": text}}
+
+
+def _control_response(id: str, response: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "control_response", "response": {**response, "request_id": id}}
+
+
+def _event(text: bytes) -> dict[str, Any]:
+    """The event in a line; empty for anything that is not one."""
+    try:
+        event = json.loads(text)
+    except ValueError:
+        return {}
+    return event if isinstance(event, dict) else {}
+
+
+async def _lines(source: ByteReceiveStream) -> AsyncIterator[bytes]:
+    """Every line without its newline, however long; what comes after the last newline is left out."""
+    parts: list[bytes] = []
+    async for data in source:
+        *whole, rest = data.split(b"\n")
+        for end in whole:
+            yield b"".join([*parts, end])
+            parts.clear()
+        parts.append(rest)
