@@ -90,22 +90,23 @@ def test_a_message_reaches_the_running_turn_once_and_is_proved(tmp_path):
         assert api.messages[1].raw.count(b"use tabs") == 1
 
 
-def test_a_message_during_the_last_answer_starts_another_turn(tmp_path):
+def test_a_message_during_the_last_answer_starts_another_turn_that_can_ask(tmp_path):
     gate = threading.Event()
-    with (
-        fake_api([say("one").but(gate=gate), say("two")]) as api,
-        working(make_room(tmp_path, api.url, "go")) as session,
-    ):
+    script = [say("one").but(gate=gate), use("Bash", command="touch asked"), say("two")]
+    with fake_api(script) as api, working(make_room(tmp_path, api.url, "go")) as session:
         until(lambda: api.messages)
         sent = session.send("and this", "m1")
         with pytest.raises(TimeoutError):
             sent.result(0.3)
         gate.set()
+        until(lambda: session.room.state == "waiting")
+        session.answer(True)
         assert session.end.result(30).text == "two"
         sent.result(1)
         assert asked(api.messages[1])[-1] == "and this"
         with pytest.raises(Refused, match="ending"):
             session.send("too late", "m2").result(5)
+    assert (session.room.workspace / "asked").exists()
 
 
 def test_a_permission_is_waited_for_and_allowed_or_denied(tmp_path):
@@ -178,11 +179,16 @@ def test_a_program_that_is_not_there_is_a_failed_start(tmp_path):
     assert "no-claude" in end.detail
 
 
-def test_background_work_is_waited_for(tmp_path):
-    script = [use("Bash", command="sleep 1; touch late", run_in_background=True), say("waiting"), say("all done")]
-    end, requests = run(tmp_path, script, **BYPASS)
-    assert (end.ok, end.text, len(requests)) == (True, "all done", 3)
-    assert (tmp_path / "workspace" / "late").exists()
+def test_background_work_is_waited_for_and_wakes_a_turn_that_can_ask(tmp_path):
+    background = use("Bash", command="sleep 0.5; touch late", run_in_background=True)
+    script = [background, say("waiting"), use("Bash", command="touch later"), say("all done")]
+    with fake_api(script) as api, working(make_room(tmp_path, api.url, "go")) as session:
+        for command in ("touch late", "touch later"):
+            until(lambda command=command: session.room.waiting.endswith(command))
+            session.answer(True)
+        end = session.end.result(30)
+    assert (end.ok, end.text) == (True, "all done")
+    assert {path.name for path in session.room.workspace.iterdir()} == {"late", "later"}
 
 
 def test_an_interrupt_ends_the_turn_and_the_client(tmp_path):
@@ -209,6 +215,7 @@ def test_a_repository_cannot_redirect_the_client_or_learn_the_key(tmp_path):
     seen = (room.workspace / "seen").read_text()
     assert "ANTHROPIC_AUTH_TOKEN=parhelia-" in seen
     assert REAL_KEY not in seen
+    assert "stolen" not in seen
     kept = [path for path in room.home.rglob("*") if path.is_file() and REAL_KEY.encode() in path.read_bytes()]
     assert kept == []
 

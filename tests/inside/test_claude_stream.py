@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from parhelia_mcp.errors import Usage
 from parhelia_mcp.inside import stream
 from parhelia_mcp.inside.ask import Ask
-from parhelia_mcp.inside.claude_home import taken_in
+from parhelia_mcp.inside.claude_home import environment, taken_in, write
 from parhelia_mcp.model import Reason
 
 DONE = {"type": "result", "subtype": "success", "is_error": False, "terminal_reason": "completed", "result": "yes"}
@@ -150,3 +152,22 @@ def test_messages_that_a_turn_took_in_are_found_in_the_conversation(tmp_path):
     stored.write_text(text % (ours, quoted))
     assert taken_in(stored) == {ours}
     assert taken_in(None) == set()
+
+
+@pytest.mark.parametrize("before", [None, '{"half of a fi', '{"userID": "u", "projects": {"/other": {"x": 1}}}'])
+def test_the_home_answers_the_first_run_questions_and_keeps_what_it_had(tmp_path, before):
+    first_run = tmp_path / ".claude.json"
+    if before:
+        first_run.write_text(before)
+    write(tmp_path, tmp_path / "workspace", {}, "default")
+    known = json.loads(first_run.read_text())
+    assert known["hasCompletedOnboarding"] is True
+    assert known["projects"][str(tmp_path / "workspace")] == {"hasTrustDialogAccepted": True}
+    assert ("userID" in known, "/other" in known["projects"]) == (before is not None and "userID" in before,) * 2
+
+
+def test_an_oauth_upstream_gets_the_token_where_the_client_adds_its_headers():
+    env = environment({"NO_PROXY": "internal.example"}, 81, "T", "oauth", "default")
+    assert (env["CLAUDE_CODE_OAUTH_TOKEN"], env["ANTHROPIC_BASE_URL"]) == ("T", "http://127.0.0.1:81")
+    assert "ANTHROPIC_AUTH_TOKEN" not in env
+    assert env["NO_PROXY"] == "internal.example,127.0.0.1,localhost"
