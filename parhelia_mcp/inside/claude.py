@@ -22,7 +22,7 @@ from parhelia_mcp.errors import Refused, Unreachable
 from parhelia_mcp.inside import claude_home, stream
 from parhelia_mcp.inside.agent import End, Room
 from parhelia_mcp.inside.ask import Ask
-from parhelia_mcp.inside.meter import Meter
+from parhelia_mcp.inside.meter import Credential, Meter
 from parhelia_mcp.model import Reason
 
 DEFAULT_MODE = "acceptEdits"
@@ -73,18 +73,8 @@ class Claude:
         self._process: Process | None = None
 
     async def run(self) -> End:
-        room = self._room
-        cap = room.spec.limits.max_tokens_usd
-        token = f"parhelia-{secrets.token_urlsafe(32)}"
-        meter = Meter(
-            upstream=room.spec.agent.upstream,
-            credential=room.credential,
-            token=token,
-            book=room.session_dir / "meter.jsonl",
-            cap_micro=None if cap is None else model.micro(cap),
-            prices=room.spec.prices,
-            emit=room.emit,
-        )
+        room, token = self._room, f"parhelia-{secrets.token_urlsafe(32)}"
+        meter = self._make_meter(token)
         room.in_flight = lambda: meter.in_flight
         async with anyio.create_task_group() as group:
             port = await group.start(meter.serve)
@@ -134,6 +124,33 @@ class Claude:
             return
         with suppress(Unreachable):  # it has ended by itself: what was wanted
             await self._tell({"type": "control_request", "request_id": "stop", "request": {"subtype": "interrupt"}})
+
+    # -- its requests
+
+    def _make_meter(self, token: str) -> Meter:
+        room, cap = self._room, self._room.spec.limits.max_tokens_usd
+        return Meter(
+            upstream=room.spec.agent.upstream,
+            credential=Credential(room.credential.get("kind", "none"), room.credential.get("value", "")),
+            token=token,
+            book=room.session_dir / "meter.jsonl",
+            cap_micro=None if cap is None else model.micro(cap),
+            prices=room.spec.prices,
+            emit=self._charged,
+        )
+
+    def _charged(self, kind: str, **charge: Any) -> None:
+        """Record what a request cost. The meter's word counts; what the client says it spent is not asked."""
+        counters, usd = self._room.counters, model.dollars(charge["micro_usd"])
+        tokens = sum(value for name, value in charge.items() if name.endswith("_tokens"))
+        counters["tokens"] = counters.get("tokens", 0) + tokens
+        counters["usd"] = round(counters.get("usd", 0.0) + usd, 6)
+        self._room.emit(kind, f"{tokens} tokens, ${usd:.4f}", **charge)
+
+    async def _end_when_exhausted(self, meter: Meter) -> None:
+        await meter.exhausted.wait()
+        self._over_budget = True
+        await self.interrupt()
 
     # -- the life of the client
 
@@ -190,15 +207,13 @@ class Claude:
         self._started.set()
         end = stream.judge(self._talk.result, code, stream.line(self._complaint, 1_000))
         if self._over_budget:
-            end = End(False, code, Reason.OVER_BUDGET, "the session's limit for tokens is used up", end.text)
+            cap = self._room.spec.limits.max_tokens_usd
+            end = End(
+                False, code, Reason.OVER_BUDGET, f"the session's limit for tokens, ${cap:g}, is used up", end.text
+            )
         elif self._stopping.is_set() and not end.ok:
             end = End(False, code, None, "Claude Code was interrupted", end.text)
         return end
-
-    async def _end_when_exhausted(self, meter: Meter) -> None:
-        await meter.exhausted.wait()
-        self._over_budget = True
-        await self.interrupt()
 
     async def _kill_when_deaf(self) -> None:
         await self._stopping.wait()

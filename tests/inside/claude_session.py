@@ -58,7 +58,9 @@ def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
     return value
 
 
-def make_room(folder: Path, url: str, prompt: str | None, number: int = 1, **agent: Any) -> Room:
+def make_room(
+    folder: Path, url: str, prompt: str, number: int = 1, limits: spec.Limits | None = None, **agent: Any
+) -> Room:
     session_dir = folder / f"sessions-{number}"
     session_dir.mkdir(parents=True)
     for name in ("workspace", "home"):
@@ -77,7 +79,7 @@ def make_room(folder: Path, url: str, prompt: str | None, number: int = 1, **age
             session=f"{task}.{number}",
             workspace=spec.Workspace("empty"),
             sizes={},
-            limits=spec.Limits(),
+            limits=limits or spec.Limits(),
             agent=spec.Agent(kind="claude", upstream=url, **told | agent),
             checkpoint=spec.CheckpointPolicy(),
             prompt=prompt,
@@ -87,7 +89,7 @@ def make_room(folder: Path, url: str, prompt: str | None, number: int = 1, **age
         session_dir=session_dir,
         runtime=folder,
         env={"PATH": os.environ["PATH"], "HOME": str(folder / "home"), "LANG": "C.UTF-8", "SHELL": "/bin/bash"},
-        credential={"api-key": REAL_KEY},
+        credential={"kind": "api-key", "value": REAL_KEY},
         journal=Journal(session_dir / "events.jsonl"),
         show=lambda text: None,
         log=lambda line: None,

@@ -15,6 +15,7 @@ import pytest
 from parhelia_mcp.errors import Refused, Unreachable, Usage
 from parhelia_mcp.inside.agent import End
 from parhelia_mcp.model import Reason
+from parhelia_mcp.spec import Limits
 from tests.fake_api import fail, fake_api, say, use
 from tests.inside.claude_session import REAL_KEY, make_room, until, working
 
@@ -62,7 +63,9 @@ def test_it_edits_a_file_and_commits_in_the_default_mode(tmp_path):
     statuses = [(event["tool"], event["status"]) for event in session.events("tool")]
     assert statuses == [("Write", "started"), ("Write", "ok"), ("Bash", "started"), ("Bash", "ok")]
     assert [event["text"] for event in session.events("message")] == ["It is committed."]
-    assert room.counters["turns"] == 1
+    assert (room.counters["turns"], room.counters["tokens"]) == (1, 45)
+    charges = [event["micro_usd"] for event in session.events("usage")]
+    assert (len(charges), room.counters["usd"]) == (3, sum(charges) / 1e6)
     assert "It is committed." in Path(room.agent["transcript"]).read_text()
     assert session.log("stdout.log").splitlines()[0] == "> write it"
     assert session.log("stdout.log").endswith("It is committed.\n")
@@ -158,6 +161,19 @@ def test_an_error_of_the_api_is_not_a_success(tmp_path):
     end, _ = run(tmp_path, [fail(400, "invalid_request_error", "this model is asleep")])
     assert (end.ok, end.exit_code, end.reason) == (False, 1, Reason.AGENT_ERROR)
     assert "this model is asleep" in end.detail
+
+
+def test_money_that_is_used_up_ends_the_session_by_the_meters_word(tmp_path):
+    with fake_api([say("too dear")]) as api:
+        room = make_room(tmp_path, api.url, "go", limits=Limits(max_tokens_usd=0.01))
+        with working(room) as session:
+            end = session.end.result(30)
+        assert api.messages == []
+    assert (end.ok, end.reason, end.detail) == (
+        False,
+        Reason.OVER_BUDGET,
+        "the session's limit for tokens, $0.01, is used up",
+    )
 
 
 def test_a_client_that_is_killed_has_failed_and_its_messages_with_it(tmp_path):
