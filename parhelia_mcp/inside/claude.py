@@ -8,18 +8,17 @@ import secrets
 import subprocess
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import anyio
-from anyio.abc import ByteReceiveStream, Process, TaskGroup
+from anyio.abc import Process, TaskGroup
 
 from parhelia_mcp import files, model
 from parhelia_mcp.errors import Refused, Unreachable
-from parhelia_mcp.inside import claude_home, stream
+from parhelia_mcp.inside import claude_home, stream, wire
 from parhelia_mcp.inside.agent import End, Room
 from parhelia_mcp.inside.ask import Ask
 from parhelia_mcp.inside.meter import Credential, Meter
@@ -31,20 +30,6 @@ WAKE_S = 2.0  # for the client to start a turn by itself after background work e
 STOP_S = 10.0  # from an interrupt to the end of the turn
 DRAIN_S = 2.0  # for the last output of a client that has ended; a child it left may hold the pipes open
 COMPLAINT = 2_000  # characters of stderr kept to explain an end
-
-
-@dataclass(slots=True)
-class _Receipt:
-    """A line given to the client that it has to acknowledge."""
-
-    done: anyio.Event = field(default_factory=anyio.Event)
-    delivered: bool = False
-
-    async def wait(self) -> None:
-        """Return when it is acknowledged. Raises Unreachable `agent-gone` when the client ended before."""
-        await self.done.wait()
-        if not self.delivered:
-            raise _gone()
 
 
 def make(room: Room) -> Claude:
@@ -61,13 +46,14 @@ class Claude:
         self._id = agent.session_id or str(uuid.uuid4())
         self._talk = stream.Conversation()
         self._asks: dict[str, Ask] = {}  # in the order they came; the first is the one that people are shown
-        self._messages: dict[str, _Receipt] = {}
-        self._answers: dict[str, _Receipt] = {}
+        self._messages: dict[str | None, wire.Receipt] = {}
+        self._answers: dict[str | None, wire.Receipt] = {}
         self._known: set[str] = set()  # messages that an earlier session's turn took in
         self._complaint = ""
         self._started = anyio.Event()
         self._stopping = anyio.Event()
         self._closing = False
+        self._rested = False  # what runs in the background does nothing
         self._over_budget = False
         self._writing = anyio.Lock()
         self._process: Process | None = None
@@ -98,8 +84,8 @@ class Claude:
             if first and first.kind == "question":
                 await self.answer(True, text)
                 return
-            self._messages[key] = _Receipt()
-            await self._tell(_user(key, text))
+            self._messages[key] = wire.Receipt()
+            await self._tell(wire.message(key, text))
         await self._messages[key].wait()
 
     async def answer(self, allow: bool, text: str | None) -> None:
@@ -108,11 +94,11 @@ class Claude:
         first = next(iter(self._asks.values()))
         reply = first.reply(allow, text)
         del self._asks[first.id]
-        self._answers[first.id] = _Receipt()
+        self._answers[first.id] = wire.Receipt()
         status = "denied" if not allow else "answered" if first.kind == "question" else "allowed"
         self._room.emit("tool", f"{status}: {first.summary}", tool=first.tool, status=status)
         self._show(f"[{status}: {first.summary}] {text or ''}".rstrip())
-        await self._tell(_control_response(first.id, {"subtype": "success", "response": reply}))
+        await self._tell(wire.control_response(first.id, {"subtype": "success", "response": reply}))
         self._show_phase()
         await self._answers[first.id].wait()
 
@@ -170,6 +156,7 @@ class Claude:
             group.start_soon(self._follow, group, drained)
             group.start_soon(self._keep_stderr)
             group.start_soon(self._kill_when_deaf)
+            group.start_soon(self._leave_what_rests)
             group.start_soon(self._begin, transcript is not None)
             code = await process.wait()
             with anyio.move_on_after(DRAIN_S):
@@ -198,7 +185,7 @@ class Claude:
         self._room.phase("running")
         self._show(f"> {stream.line(text, 2_000)}")
         with suppress(Unreachable):  # a client that has ended already is judged by its exit
-            await self._tell(_user(self._message_uuid(spec.session), text))
+            await self._tell(wire.message(self._message_uuid(spec.session), text))
         self._started.set()
 
     def _ended(self, code: int) -> End:
@@ -220,6 +207,18 @@ class Claude:
         await anyio.sleep(STOP_S)
         self._process.kill()
 
+    async def _leave_what_rests(self) -> None:
+        """Finish although background work is open, a server perhaps, when it has done nothing for long.
+
+        The runner counts the CPU it uses as progress; this comes before the runner would end the session for none.
+        """
+        rest = self._room.spec.limits.no_progress_minutes * 60 / 2
+        while not (self._free() and time.monotonic() - self._room.active_at > rest):
+            await anyio.sleep(min(5.0, rest / 4))
+        self._rested = True
+        self._room.emit("warning", "what the agent left in the background does nothing; it is ended")
+        await self._close_when_settled(0.0)
+
     # -- what the client says
 
     async def _follow(self, group: TaskGroup, drained: anyio.Event) -> None:
@@ -227,12 +226,15 @@ class Claude:
             self._room.session_dir / "stream.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
         )
         try:
-            async for text in _lines(self._process.stdout):
-                event = _event(text)
+            async for text in wire.lines(self._process.stdout):
+                event = wire.event_in(text)
                 if event.get("type") == "stream_event":  # a part of what comes whole later; it shows progress
                     self._room.active_at = time.monotonic()
                     continue
-                files.write_all(raw, text + b"\n")
+                try:
+                    files.write_all(raw, text + b"\n")
+                except OSError as problem:
+                    self._room.failed(problem)
                 self._take(event, group)
                 if self._settled():
                     group.start_soon(self._close_when_settled, WAKE_S if self._talk.waking else 0.0)
@@ -245,8 +247,13 @@ class Claude:
         for entry in self._talk.take(event):
             self._room.emit(entry.kind, entry.text, **entry.fields)
             self._show(entry.shown)
+            if entry.kind == "message":
+                self._room.stdout(entry.shown.encode(errors="replace") + b"\n")
         if self._talk.version != known:
             self._say_started()
+        key = wire.acknowledged(event)
+        if receipt := self._messages.get(key) or self._answers.get(key):
+            receipt.acknowledge()
         match event.get("type"):
             case "result":
                 self._turn_ended()
@@ -255,10 +262,6 @@ class Claude:
             case "control_cancel_request":
                 self._asks.pop(str(event.get("request_id")), None)
                 self._show_phase()
-            case "control_response":
-                _acknowledge(self._answers.get(str((event.get("response") or {}).get("request_id"))))
-            case "user" if event.get("isReplay"):
-                _acknowledge(self._messages.get(str(event.get("uuid"))))
 
     def _say_started(self) -> None:
         started = {"pid": self._process.pid, "session_id": self._id, "version": self._talk.version}
@@ -283,13 +286,17 @@ class Claude:
     async def _decline(self, id: str) -> None:
         """Answer a request that means nothing here: the client would wait for ever."""
         with suppress(Unreachable):
-            await self._tell(_control_response(id, {"subtype": "error", "error": "not supported in this session"}))
+            await self._tell(wire.control_response(id, {"subtype": "error", "error": "not supported in this session"}))
+
+    def _free(self) -> bool:
+        """Whether there is no turn, no question and no message under way."""
+        return not (self._talk.turn or self._asks) and all(each.delivered for each in self._messages.values())
 
     def _settled(self) -> bool:
-        """Whether nothing keeps the client: no turn, no background work, no question, no message under way."""
+        """Whether nothing keeps the client."""
         if self._stopping.is_set():
             return not self._talk.turn
-        return self._talk.idle and not self._asks and all(each.delivered for each in self._messages.values())
+        return self._free() and (self._rested or not self._talk.background)
 
     async def _close_when_settled(self, delay: float) -> None:
         """End the client by closing its stdin, if after `delay` seconds there is still nothing to do."""
@@ -315,7 +322,7 @@ class Claude:
             async with self._writing:
                 await self._process.stdin.send(json.dumps(value).encode() + b"\n")
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            raise _gone() from None
+            raise wire.gone() from None
 
     def _show_phase(self) -> None:
         first = next(iter(self._asks.values()), None)
@@ -325,45 +332,6 @@ class Claude:
             self._room.phase("waiting", first.summary, ask=first.kind, tool=first.tool, request_id=first.id)
 
     def _show(self, text: str) -> None:
-        """Add to the readable transcript and the live view."""
+        """Add to the live view. The log of output holds what the agent says; all the rest is in the journal."""
         if text:
-            self._room.stdout(text.encode(errors="replace") + b"\n")
             self._room.view(text + "\n")
-
-
-def _gone() -> Unreachable:
-    return Unreachable("agent-gone", "Claude Code ended before it took the message.", "parhelia resume")
-
-
-def _acknowledge(receipt: _Receipt | None) -> None:
-    if receipt:
-        receipt.delivered = True
-        receipt.done.set()
-
-
-def _user(key: str, text: str) -> dict[str, Any]:
-    return {"type": "user", "uuid": key, "message": {"role": "user", "content": text}}
-
-
-def _control_response(id: str, response: Mapping[str, Any]) -> dict[str, Any]:
-    return {"type": "control_response", "response": {**response, "request_id": id}}
-
-
-def _event(text: bytes) -> dict[str, Any]:
-    """The event in a line; empty for anything that is not one."""
-    try:
-        event = json.loads(text)
-    except ValueError:
-        return {}
-    return event if isinstance(event, dict) else {}
-
-
-async def _lines(source: ByteReceiveStream) -> AsyncIterator[bytes]:
-    """Every line without its newline, however long; what comes after the last newline is left out."""
-    parts: list[bytes] = []
-    async for data in source:
-        *whole, rest = data.split(b"\n")
-        for end in whole:
-            yield b"".join([*parts, end])
-            parts.clear()
-        parts.append(rest)

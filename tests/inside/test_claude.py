@@ -41,7 +41,8 @@ def asked(request) -> list[str]:
 
 def test_it_edits_a_file_and_commits_in_the_default_mode(tmp_path):
     with fake_api([]) as api:
-        room = make_room(tmp_path, api.url, "write it", permission_mode=None)
+        seen: list[str] = []
+        room = replace(make_room(tmp_path, api.url, "write it", permission_mode=None), show=seen.append)
         subprocess.run(["git", "init", "-q", room.workspace], check=True)
         for name, value in (("user.name", "A"), ("user.email", "a@example.org")):
             subprocess.run(["git", "config", name, value], cwd=room.workspace, check=True)
@@ -67,8 +68,9 @@ def test_it_edits_a_file_and_commits_in_the_default_mode(tmp_path):
     charges = [event["micro_usd"] for event in session.events("usage")]
     assert (len(charges), room.counters["usd"]) == (3, sum(charges) / 1e6)
     assert "It is committed." in Path(room.agent["transcript"]).read_text()
-    assert session.log("stdout.log").splitlines()[0] == "> write it"
-    assert session.log("stdout.log").endswith("It is committed.\n")
+    assert session.log("stdout.log") == "It is committed.\n"
+    view = "".join(seen)
+    assert view.index("> write it\n") < view.index(": ok]\n") < view.index("It is committed.\n")
     assert json.loads(session.log("stream.jsonl").splitlines()[-1])["type"] == "result"
 
 
@@ -205,6 +207,16 @@ def test_background_work_is_waited_for_and_wakes_a_turn_that_can_ask(tmp_path):
         end = session.end.result(30)
     assert (end.ok, end.text) == (True, "all done")
     assert {path.name for path in session.room.workspace.iterdir()} == {"late", "later"}
+
+
+def test_a_server_left_in_the_background_does_not_keep_the_session(tmp_path):
+    script = [use("Bash", command="sleep 100", run_in_background=True), say("it serves")]
+    with fake_api(script) as api:
+        room = make_room(tmp_path, api.url, "go", limits=Limits(no_progress_minutes=2 / 60), **BYPASS)
+        with working(room) as session:
+            end = session.end.result(30)
+    assert (end.ok, end.text) == (True, "it serves")
+    assert "does nothing" in session.events("warning")[0]["text"]
 
 
 def test_an_interrupt_ends_the_turn_and_the_client(tmp_path):
