@@ -3,7 +3,9 @@
 In a session HEAD is the user's own HEAD, on the same branch, with the same staged, unstaged and untracked changes, so
 that "review what I have not committed" means what it says. Ignored files (`.env`, build output) stay home. Submodules
 and nested repositories travel as plain files without their history. A rebase or merge in progress travels as the files
-it left. `filter=` drivers (LFS) never run: such files travel as the index has them, or raw where they are modified.
+it left. `filter=` drivers (LFS) never run: such files travel as the index has them (pointers), or raw where they are
+modified. Line ends are what the repository's rules make of them, in the session and when they come back. A changed
+submodule comes back as plain files in the last commit; `apply` refuses to put those into the submodule.
 
 What lands, oldest first:
 

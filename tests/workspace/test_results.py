@@ -94,6 +94,13 @@ def test_work_comes_back_whatever_the_agent_did_to_its_repository(user: Path, tm
     assert workspace.apply(user, sent, landed.ref or "").files == ("long.txt",)
 
 
+def test_the_base_survives_when_the_agent_collects_garbage(user: Path, tmp_path: Path) -> None:
+    sent, target = send(user, tmp_path / "away")
+    shell("echo agent >>long.txt; git gc -q --prune=now", target)
+    landed = bring(user, sent, target)
+    assert history(user, landed.ref or "")[:2] == ["Work of the agent", "Your uncommitted work"]
+
+
 def test_nothing_the_agent_configured_runs_when_its_work_is_collected(user: Path, tmp_path: Path) -> None:
     sent, target = send(user, tmp_path / "away")
     ran = tmp_path / "ran"
@@ -159,7 +166,7 @@ def test_files_that_would_run_something_are_named(user: Path, tmp_path: Path) ->
     }
 
 
-def hostile(where: Path, tree: str, refs: str = "refs/parhelia/result", header: str = "# v2 git bundle\n") -> Path:
+def hostile(where: Path, tree: str, also: str = "refs/parhelia/base") -> Path:
     """A bundle whose commit has the tree that `git mktree --missing` makes of `tree`."""
     store = where / "hostile"
     store.mkdir()
@@ -172,7 +179,7 @@ def hostile(where: Path, tree: str, refs: str = "refs/parhelia/result", header: 
         ["git", "-C", store, "pack-objects", "--stdout", "-q"], input=names.encode(), capture_output=True, check=True
     ).stdout
     bundle = where / "hostile.bundle"
-    bundle.write_bytes(header.encode() + f"{commit} {refs}\n\n".encode() + pack)
+    bundle.write_bytes(f"# v2 git bundle\n{commit} refs/parhelia/result\n{commit} {also}\n\n".encode() + pack)
     return bundle
 
 
@@ -192,7 +199,7 @@ def test_a_result_with_a_path_that_git_forbids_is_refused(user: Path, tmp_path: 
     ],
 )
 def test_a_result_that_names_another_ref_is_refused(user: Path, tmp_path: Path, ref: str) -> None:
-    refuses(user, hostile(tmp_path, "100644 blob BLOB\ta\n", refs=ref))
+    refuses(user, hostile(tmp_path, "100644 blob BLOB\ta\n", also=ref))
 
 
 def test_damaged_results_are_refused(user: Path, tmp_path: Path) -> None:
