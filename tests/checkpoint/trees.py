@@ -30,7 +30,7 @@ def describe(root: Path) -> dict[bytes, tuple]:
     base = os.fsencode(root)
     for folder, folders, names in os.walk(base):
         for name in sorted([*folders, *names, *([b"."] if folder == base else [])]):
-            path = os.path.join(folder, name)
+            path = folder + b"/" + name
             info = os.lstat(path)
             if stat.S_ISSOCK(info.st_mode):
                 continue
@@ -38,7 +38,7 @@ def describe(root: Path) -> dict[bytes, tuple]:
             if kind == stat.S_IFREG:
                 body = Path(os.fsdecode(path)).read_bytes()
             elif kind == stat.S_IFLNK:
-                body = os.readlink(path)
+                body = os.fsencode(Path(os.fsdecode(path)).readlink())
             attributes = ()
             if kind in (stat.S_IFREG, stat.S_IFDIR):
                 attributes = tuple((one, os.getxattr(path, one)) for one in sorted(os.listxattr(path)))
