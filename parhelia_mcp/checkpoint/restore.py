@@ -145,10 +145,7 @@ def _remove(path: Path) -> None:
 
 def _room(opened: Reader, root: Entry, staging: Path) -> None:
     """Refuse before anything is written what this disk cannot hold: too much, or names that it takes for one."""
-    probe = staging / "Aa"
-    probe.touch()
-    folds = (staging / "aA").exists()
-    probe.unlink()
+    folds = _folds_case(staging)
     wanted = 0
     for path, entry in trees.walk(opened, root.body):
         if entry.kind == form.FILE:
@@ -162,6 +159,15 @@ def _room(opened: Reader, root: Entry, staging: Path) -> None:
     free = disk.f_bavail * disk.f_frsize
     if wanted > free:
         raise LocalFault("disk-full", f"The files have {wanted} bytes, {free} are free. Nothing was written.", "df -h")
+
+
+def _folds_case(folder: Path) -> bool:
+    probe = folder / "Aa"
+    probe.touch()
+    try:
+        return (folder / "aA").exists()
+    finally:
+        probe.unlink()
 
 
 def _no_twins(path: bytes, inside: list[Entry]) -> None:

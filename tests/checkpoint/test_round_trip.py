@@ -153,6 +153,7 @@ def test_unreadable_files_make_it_partial(tmp_path: Path, workspace: Path) -> No
     store = Store(tmp_path / "home" / "store")
     (tmp_path / "home").mkdir(mode=0o777)
     (tmp_path / "home").chmod(0o777)
+    tmp_path.chmod(0o755)
     take(Store(tmp_path / "warm"), workspace / "d0")  # imports all that the child, who is nobody, may not read
     child = os.fork()
     if child == 0:
