@@ -91,7 +91,7 @@ def read_file(store: Store, checkpoint: Manifest | str, path: str, *, limit: int
         if entry.kind != form.FILE:
             raise Usage("not-a-file", f"{path[:200]!r} is not a file in {checkpoint.id}.", "name a file in it")
         found, held = [], 0
-        for length, data in trees.data(opened, entry):
+        for length, data in trees.data(opened, form.decode_content(entry.body)):
             wanted = length if limit is None else min(length, limit - held)
             found.append(bytes(wanted) if data is None else data[:wanted])
             held += wanted

@@ -16,10 +16,13 @@ MAX_OBJECT = 16 << 20
 MAX_TREE = 256 << 20
 FILE, DIRECTORY, LINK, FIFO = b"F", b"D", b"L", b"P"
 
+_KINDS = frozenset({FILE, DIRECTORY, LINK, FIFO})
+_NO_NAMES = frozenset({b"", b".", b".."})
 _TREE_MAGIC = b"T1"
 _ENTRY = struct.Struct("<cHHqII")
 _FILE = struct.Struct("<Q8sB")
 _RECORD = struct.Struct("<Q32s")
+_ONE_PIECE = struct.Struct("<Q8sBQ32s")
 _XATTR = struct.Struct("<HI")
 
 
@@ -65,6 +68,10 @@ def decode_content(body: bytes) -> Content:
     if len(body) < _FILE.size:
         raise damaged("A file's entry is torn")
     size, group, form = _FILE.unpack_from(body)
+    if len(body) == _ONE_PIECE.size:
+        length, name = _RECORD.unpack_from(body, _FILE.size)
+        if length == size and form == 0:
+            return Content(size, group, False, ((length, name),))
     records = decode_records(body[_FILE.size :])
     if form > 1 or sum(length for length, _ in records) != size:
         raise damaged("A file's pieces do not add up to its size")
@@ -108,19 +115,24 @@ def _entry_at(data: bytes, offset: int) -> tuple[Entry, int]:
 
 
 def _check(entries: list[Entry]) -> None:
-    keys = [(entry.kind == DIRECTORY, entry.name) for entry in entries]
-    if keys != sorted(keys) or len({entry.name for entry in entries}) != len(entries):
-        raise damaged("A directory names an entry twice or out of order")
-    for entry in entries:
-        name = entry.name
-        if not 0 < len(name) <= 255 or name in (b".", b"..") or b"/" in name or b"\0" in name:
+    before = (False, b"")
+    names = set()
+    for kind, name, mode, _, _, body in entries:
+        key = (kind == DIRECTORY, name)
+        if key <= before:
+            raise damaged("A directory names an entry twice or out of order")
+        before = key
+        names.add(name)
+        if len(name) > 255 or name in _NO_NAMES or b"/" in name or b"\0" in name:
             raise damaged(f"A directory holds the name {name[:80]!r}, which leads elsewhere")
-        if entry.kind not in b"FDLP" or entry.mode > 0o7777:
+        if kind not in _KINDS or mode > 0o7777:
             raise damaged(f"{name[:80]!r} is of a kind that no checkpoint holds")
-        if entry.kind == DIRECTORY and len(entry.body) != ID_BYTES:
+        if kind == DIRECTORY and len(body) != ID_BYTES:
             raise damaged(f"The directory {name[:80]!r} has no tree")
-        if entry.kind == LINK and (not entry.body or b"\0" in entry.body):
+        if kind == LINK and (not body or b"\0" in body):
             raise damaged(f"The link {name[:80]!r} has no target")
+    if len(names) != len(entries):
+        raise damaged("A directory names an entry twice")
 
 
 def encode_xattrs(pairs: list[tuple[bytes, bytes]]) -> bytes:

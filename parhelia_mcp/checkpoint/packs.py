@@ -351,7 +351,9 @@ class Reader:
     def _frame(self, pack: int, number: int) -> bytes:
         key = (pack, number)
         found = self._frames.get(key)
-        if found is None:
+        if found is not None:
+            self._frames.move_to_end(key)
+        else:
             found = self._frames[key] = self.packs[pack].frame(number)
             self._held += len(found)
             while self._held > 64 * FRAME and len(self._frames) > 1:

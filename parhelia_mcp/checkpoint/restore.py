@@ -21,7 +21,7 @@ from parhelia_mcp.checkpoint.manifest import Manifest
 from parhelia_mcp.checkpoint.packs import Reader
 from parhelia_mcp.checkpoint.scan import Progress
 from parhelia_mcp.checkpoint.store import Store, load, reader
-from parhelia_mcp.checkpoint.verify import corrupted, require
+from parhelia_mcp.checkpoint.verify import corrupted, damaged_packs
 from parhelia_mcp.errors import Busy, Corrupted, LocalFault, Refused, Usage
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -59,15 +59,18 @@ def restore(
         checkpoint = load(store, checkpoint)
     target = target.absolute()
     _may_replace(target, force)
-    require(store, checkpoint)
+    wrong = damaged_packs(store, checkpoint)
+    if wrong:
+        raise corrupted(store, checkpoint, wrong[0])
     try:
         with local_faults(f"Restoring {checkpoint.id}"), reader(store, checkpoint) as opened:
+            trees.check(opened, checkpoint)
             root = trees.find(opened, checkpoint, part)
             if root.kind != form.DIRECTORY:
                 raise Usage("not-a-directory", f"{part!r} is a file in {checkpoint.id}.", "name the directory above it")
             files.private_dir(target.parent)
             with _staging(target) as staging:
-                _room(opened, root, staging)
+                _room(opened, checkpoint, root, staging)
                 written = _Writing(opened, staging, special_modes, progress)
                 failpoint.reach("restore.stage")
                 written.tree(root, staging / "new")
@@ -143,20 +146,20 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _room(opened: Reader, root: Entry, staging: Path) -> None:
+def _room(opened: Reader, checkpoint: Manifest, root: Entry, staging: Path) -> None:
     """Refuse before anything is written what this disk cannot hold: too much, or names that it takes for one."""
     folds = _folds_case(staging)
+    disk = os.statvfs(staging)
+    free = disk.f_bavail * disk.f_frsize
+    if checkpoint.bytes < free and not folds:
+        return
     wanted = 0
-    for path, entry in trees.walk(opened, root.body):
+    for path, entry in [(b"", root), *trees.walk(opened, root.body)]:
         if entry.kind == form.FILE:
             records = trees.pieces(opened, form.decode_content(entry.body))
             wanted += sum(length for length, name in records if name != form.HOLE)
         elif folds and entry.kind == form.DIRECTORY:
             _no_twins(path, trees.entries(opened, entry.body))
-    if folds:
-        _no_twins(b"", trees.entries(opened, root.body))
-    disk = os.statvfs(staging)
-    free = disk.f_bavail * disk.f_frsize
     if wanted > free:
         raise LocalFault("disk-full", f"The files have {wanted} bytes, {free} are free. Nothing was written.", "df -h")
 
@@ -240,13 +243,13 @@ class _Writing:
         descriptor = os.open(entry.name, _NEW, 0o600, dir_fd=parent)
         try:
             at = 0
-            for length, data in trees.data(self._reader, entry):
+            for length, data in trees.data(self._reader, content):
                 if data is None:
                     os.lseek(descriptor, length, os.SEEK_CUR)
                 else:
                     files.write_all(descriptor, data)
                 at += length
-            if content.records and content.records[-1][1] == form.HOLE or content.listed:
+            if content.listed or (content.records and content.records[-1][1] == form.HOLE):
                 os.ftruncate(descriptor, content.size)
             _dress(descriptor, entry, self._mode(path, entry))
         finally:

@@ -7,6 +7,7 @@ import fnmatch
 import os
 import re
 import stat
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -24,6 +25,7 @@ _WHOLE = 64 << 10  # files up to this are one piece
 _BLOCK = 8 << 20
 _INLINE = 64  # pieces that a file's entry holds itself
 _LIST = 1024
+_ENCODING = sys.getfilesystemencoding()
 _TICK_NS = 20_000_000  # file times move in ticks of the kernel's clock; never more than this
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _GONE = {errno.ENOENT, errno.ELOOP, errno.ESTALE, errno.ENOTDIR, errno.ENXIO}
@@ -85,6 +87,7 @@ class Scan:
         self._progress = progress
         self.excludes = Excludes(())
         self.directories: dict[bytes, Seen] = {}
+        self._live: Counter[int] = Counter()  # of the directory whose files are being read
         self.lists: dict[bytes, list[tuple[int, bytes]]] = {}
         self.skipped: list[Skipped] = []
         self.changed: list[bytes] = []
@@ -110,12 +113,14 @@ class Scan:
         if number < 0:
             self.writer.add(name, data, tree=tree)
             number = self.new_pack
+        if not tree:
+            self._live[number] += len(data)
         return name, number
 
     def directory(self, descriptor: int, path: bytes, own: os.stat_result, depth: int = 2) -> tuple[bytes, bytes]:
         """Keep a directory and all below; the id of its tree and its attributes."""
         seen = self.cache.directories.get(path)
-        stamp = self._stamp(own)
+        stamp = _stamp(own)
         xattrs = seen.xattrs if seen and seen.stamp == stamp else _xattrs(descriptor)
         files, folders = self._list(descriptor, path)
         parts = []
@@ -156,7 +161,7 @@ class Scan:
             for item in listing:
                 if not self.excludes.empty and self.excludes.match(path, item.name):
                     continue
-                name = os.fsencode(item.name)
+                name = item.name.encode(_ENCODING, "surrogateescape")
                 try:
                     info = item.stat(follow_symlinks=False)
                 except OSError as problem:
@@ -179,9 +184,8 @@ class Scan:
     ) -> bytes:
         """Keep one directory whose subdirectories are kept already; the id of its tree."""
         seen = self.cache.directories.get(path)
-        key = b"".join([self._stamp(one.stat) + one.name + b"\0" for one in files])
-        if seen and key == seen.key:
-            part, live = seen.part, seen.live
+        if seen and seen.key == b"".join([_stamp(one.stat) + one.name + b"\0" for one in files]):
+            key, part, live = seen.key, seen.part, seen.live
             self.files += len(files)
             self.bytes += sum(one.stat.st_size for one in files if stat.S_ISREG(one.stat.st_mode))
         else:
@@ -198,12 +202,13 @@ class Scan:
         self, path: bytes, descriptor: int | None, files: list[Found], old: dict[bytes, tuple[bytes, bytes]]
     ) -> tuple[bytes, bytes, tuple[tuple[int, int], ...]]:
         keys, part = [], []
-        live: Counter[int] = Counter()
+        self._live = Counter()
         for one in files:
-            stamp = self._stamp(one.stat)
+            stamp = _stamp(one.stat)
             before = old.get(one.name)
             if before is not None and before[0] == stamp:
                 entry = before[1]
+                self._account(form.decode_entry(entry))
             else:
                 troubles = len(self.changed)
                 kept = self._entry(descriptor, path + b"/" + one.name, one)
@@ -214,10 +219,10 @@ class Scan:
             keys.append(stamp + one.name + b"\0")
             part.append(entry)
             self.files += 1
-            self._account(form.decode_entry(entry), live)
-        return b"".join(keys), b"".join(part), tuple(sorted(live.items()))
+        return b"".join(keys), b"".join(part), tuple(sorted(self._live.items()))
 
-    def _account(self, entry: Entry, live: Counter[int]) -> None:
+    def _account(self, entry: Entry) -> None:
+        """Count an entry that was kept before and not read again."""
         if entry.kind != form.FILE:
             return
         content = form.decode_content(entry.body)
@@ -225,12 +230,11 @@ class Scan:
         for length, name in content.records:
             if name == form.HOLE:
                 continue
-            number = self.place(name)
-            live[number] += 1 if content.listed else length
+            self._live[self.place(name)] += 1 if content.listed else length
             if content.listed:
                 for size, piece in self.pieces(name):
                     if piece != form.HOLE:
-                        live[self.place(piece)] += size
+                        self._live[self.place(piece)] += size
 
     def pieces(self, name: bytes) -> Iterable[tuple[int, bytes]]:
         """The records of a list that was kept now or before."""
@@ -262,13 +266,13 @@ class Scan:
                 content, xattrs = self._content(file, info), _xattrs(file)
                 failpoint.reach("checkpoint.read")
                 info = os.fstat(file)
-                steady = self._stamp(info) == self._stamp(before)
-                if steady:
+                if _same(info, before):
                     break
-            if not steady or self._stamp(before) != self._stamp(one.stat):
+            if not _same(info, before) or not _same(before, one.stat):
                 self.changed.append(path)
         finally:
             os.close(file)
+        self.bytes += content.size
         return Entry(form.FILE, one.name, stat.S_IMODE(before.st_mode), before.st_mtime_ns, xattrs, content.encode())
 
     def _content(self, file: int, info: os.stat_result) -> Content:
@@ -325,14 +329,25 @@ class Scan:
                 pending = []
         return lists
 
-    @staticmethod
-    def _stamp(info: os.stat_result) -> bytes:
-        return STAMP.pack(
-            info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_mode, info.st_nlink
-        )
-
     def _trust(self, info: os.stat_result, stamp: bytes) -> bytes:
         return stamp if max(info.st_mtime_ns, info.st_ctime_ns) < self._trusted_before else NEVER
+
+
+def _stamp(info: os.stat_result) -> bytes:
+    return STAMP.pack(
+        info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_mode, info.st_nlink
+    )
+
+
+def _same(one: os.stat_result, other: os.stat_result) -> bool:
+    """Whether nothing happened to a file between two looks."""
+    return (
+        one.st_ctime_ns == other.st_ctime_ns
+        and one.st_mtime_ns == other.st_mtime_ns
+        and one.st_size == other.st_size
+        and one.st_ino == other.st_ino
+        and one.st_dev == other.st_dev
+    )
 
 
 def _extents(file: int, size: int) -> list[tuple[int, int]]:

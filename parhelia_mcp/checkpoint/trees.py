@@ -60,8 +60,8 @@ def check(reader: Reader, checkpoint: Manifest) -> None:
         count += 1
         if count > _MOST_ENTRIES or files > checkpoint.files or size > checkpoint.bytes:
             break
-        for _ in form.decode_xattrs(entry.xattrs):
-            pass
+        if entry.xattrs:
+            list(form.decode_xattrs(entry.xattrs))
         if entry.kind == form.DIRECTORY:
             continue
         files += 1
@@ -89,7 +89,7 @@ def find(reader: Reader, checkpoint: Manifest, path: str) -> Entry:
     return found
 
 
-def data(reader: Reader, entry: Entry) -> Iterator[tuple[int, bytes | None]]:
+def data(reader: Reader, content: Content) -> Iterator[tuple[int, bytes | None]]:
     """A file's bytes in order, each piece checked against its hash; None is a hole of that length."""
-    for length, name in pieces(reader, form.decode_content(entry.body)):
+    for length, name in pieces(reader, content):
         yield length, None if name == form.HOLE else reader.read(name)

@@ -17,20 +17,27 @@ def verify(store: Store, checkpoint: Manifest | str) -> list[str]:
     A pack's name is the hash of all its bytes, so each pack is hashed whole; then every tree is read and each piece
     found. A damaged pack is marked, so that the next checkpoint stores again what it held.
     """
-    problems = []
+    problems: list[str] = []
     try:
         if isinstance(checkpoint, str):
             checkpoint = load(store, checkpoint)
-        for pack in checkpoint.packs:
-            wrong = _pack(store, pack)
-            if wrong:
-                problems.append(wrong)
-                _mark(store, pack)
+        problems = damaged_packs(store, checkpoint)
         if not problems:
             with reader(store, checkpoint) as opened:
                 trees.check(opened, checkpoint)
     except Corrupted as problem:
         problems.append(problem.message)
+    return problems
+
+
+def damaged_packs(store: Store, checkpoint: Manifest) -> list[str]:
+    """What is wrong with the packs of a checkpoint, each hashed whole."""
+    problems = []
+    for pack in checkpoint.packs:
+        wrong = _pack(store, pack)
+        if wrong:
+            problems.append(wrong)
+            _mark(store, pack)
     return problems
 
 
