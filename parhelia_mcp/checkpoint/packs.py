@@ -1,0 +1,371 @@
+"""Packs: objects bundled in compressed, optionally encrypted frames, written once (`FORMAT.md` sections 2 and 4)."""
+
+from __future__ import annotations
+
+import os
+import queue
+import struct
+import threading
+from array import array
+from collections import OrderedDict
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from parhelia_mcp import failpoint, files
+from parhelia_mcp.checkpoint.faults import damaged, local_faults
+from parhelia_mcp.checkpoint.format import MAX_OBJECT, MAX_TREE
+from parhelia_mcp.errors import Refused
+
+FRAME = 1 << 20
+_HEADER = struct.Struct("<8sII8s")
+_TRAILER = struct.Struct("<QII8s")
+_COUNTS = struct.Struct("<II")
+_FRAME = struct.Struct("<QII")
+_MAGIC, _END = b"PARHPACK", b"PARHEND\n"
+_PLAIN = bytes(8)
+_MAX_INDEX = 1 << 30
+
+
+class Cipher:
+    """Names objects and seals blocks, with a key or without."""
+
+    def __init__(self, key: bytes | None) -> None:
+        from blake3 import blake3
+
+        self._hash = blake3
+        self._key = key
+        self.name = _PLAIN
+        self._id_key = None
+        if key is not None:
+            self.name = self._derive("name")[:8]
+            self._id_key = self._derive("ids")
+
+    def _derive(self, use: str) -> bytes:
+        return self._hash(self._key, derive_key_context=f"parhelia checkpoint 1 {use}").digest()
+
+    @cached_property
+    def _aead(self):
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        return AESGCM(self._derive("frames"))
+
+    def identify(self, data: bytes) -> bytes:
+        if self._id_key is None:
+            return self._hash(data).digest()
+        return self._hash(data, key=self._id_key).digest()
+
+    def seal(self, data: bytes, compressor) -> bytes:
+        block = compressor.compress(data)
+        if self._key is None:
+            return block
+        nonce = os.urandom(12)
+        return nonce + self._aead.encrypt(nonce, block, None)
+
+    def open(self, block: bytes, size: int) -> bytes:
+        """The `size` bytes that were sealed; raises Corrupted for anything else, before it takes more memory."""
+        import zstandard
+
+        try:
+            if self._key is not None:
+                from cryptography.exceptions import InvalidTag
+
+                try:
+                    block = self._aead.decrypt(block[:12], block[12:], None)
+                except (InvalidTag, ValueError):
+                    raise damaged("An encrypted block does not open with its key") from None
+            if zstandard.frame_content_size(block) != size:
+                raise damaged("A block does not have the size its index says")
+            return zstandard.ZstdDecompressor().decompress(block, max_output_size=size)
+        except zstandard.ZstdError:
+            raise damaged("A compressed block is torn") from None
+
+
+class PackRef(NamedTuple):
+    """A pack as manifests list it."""
+
+    name: str
+    bytes: int
+    hash: str
+
+
+class Writer:
+    """Collects objects into one new pack; a thread of its own compresses and writes, so that reading goes on.
+
+    Nothing is on disk before the first object; `finish` gives None where there was none.
+    """
+
+    def __init__(self, folder: Path, cipher: Cipher) -> None:
+        self._folder = folder
+        self._cipher = cipher
+        self.new: dict[bytes, int] = {}  # id -> length
+        self._data: tuple[list[bytes], list[bytes]] = ([], [])
+        self._pending: tuple[list[bytes], list[bytes]] = ([], [])
+        self._filled = [0, 0]
+        self._places: list[tuple[bytes, int, int, int]] = []
+        self._frames: list[tuple[int, int, int]] = []
+        self._count = 0
+        self._queue: queue.Queue[bytes | None] = queue.Queue(8)
+        self._thread: threading.Thread | None = None
+        self._fault: BaseException | None = None
+        self._descriptor = -1
+        self._draft = folder / f".draft-{os.getpid()}-{os.urandom(4).hex()}"
+
+    def add(self, name: bytes, data: bytes, *, tree: bool = False) -> None:
+        """Keep `data` under the id `name`, once."""
+        if name in self.new:
+            return
+        self.new[name] = len(data)
+        self._data[tree].append(data)
+        self._pending[tree].append(name)
+        self._filled[tree] += len(data)
+        if self._filled[tree] >= FRAME:
+            self._flush(tree)
+
+    def _flush(self, tree: bool) -> None:
+        offset = 0
+        for name, data in zip(self._pending[tree], self._data[tree], strict=True):
+            self._places.append((name, self._count, offset, len(data)))
+            offset += len(data)
+        self._count += 1
+        block = b"".join(self._data[tree])
+        self._pending[tree].clear()
+        self._data[tree].clear()
+        self._filled[tree] = 0
+        if self._thread is None:
+            self._start()
+        self._put(block)
+
+    def _start(self) -> None:
+        from blake3 import blake3
+
+        failpoint.reach("checkpoint.pack-open")
+        files.private_dir(self._folder)
+        self._descriptor = os.open(self._draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._hash = blake3()
+        self._offset = 0
+        self._write(_HEADER.pack(_MAGIC, 1, 0, self._cipher.name))
+        self._thread = threading.Thread(target=self._work, name="checkpoint-pack", daemon=True)
+        self._thread.start()
+
+    def _put(self, block: bytes | None) -> None:
+        while self._fault is None:
+            try:
+                self._queue.put(block, timeout=0.5)
+            except queue.Full:
+                continue
+            return
+        self._stop()
+
+    def _stop(self) -> None:
+        with local_faults("Writing the checkpoint"):
+            raise self._fault
+
+    def _work(self) -> None:
+        import zstandard
+
+        compressor = zstandard.ZstdCompressor(level=1)
+        try:
+            while (block := self._queue.get()) is not None:
+                failpoint.reach("checkpoint.pack")
+                start = self._offset
+                self._write(self._cipher.seal(block, compressor))
+                self._frames.append((start, self._offset - start, len(block)))
+        except BaseException as fault:  # noqa: BLE001  # carried to the thread that waits for the pack
+            self._fault = fault
+
+    def _write(self, data: bytes) -> None:
+        self._hash.update(data)
+        files.write_all(self._descriptor, data)
+        self._offset += len(data)
+
+    def finish(self) -> PackRef | None:
+        """Give the pack its name once it is on the disk."""
+        for tree in (False, True):
+            if self._data[tree]:
+                self._flush(tree)
+        if self._thread is None:
+            return None
+        self._put(None)
+        self._thread.join()
+        if self._fault:
+            self._stop()
+        self._write_index()
+        failpoint.reach("checkpoint.pack-sync")
+        os.fsync(self._descriptor)
+        name = self._hash.hexdigest()
+        failpoint.reach("checkpoint.pack-rename")
+        self._draft.rename(self._folder / f"{name}.pack")
+        (self._folder / f"{name}.bad").unlink(missing_ok=True)
+        files.sync_dir(self._folder)
+        return PackRef(f"{name}.pack", self._offset, name)
+
+    def _write_index(self) -> None:
+        import zstandard
+
+        columns = [array("I", [place[at] for place in self._places]).tobytes() for at in (1, 2, 3)]
+        index = b"".join(
+            (
+                _COUNTS.pack(len(self._frames), len(self._places)),
+                b"".join([_FRAME.pack(*frame) for frame in self._frames]),
+                b"".join([place[0] for place in self._places]),
+                *columns,
+            )
+        )
+        start = self._offset
+        self._write(self._cipher.seal(index, zstandard.ZstdCompressor(level=1)))
+        self._write(_TRAILER.pack(start, self._offset - start, len(index), _END))
+
+    def close(self) -> None:
+        """Stop the thread and drop the draft, whatever happened; nothing after `finish`."""
+        if self._thread and self._thread.is_alive():
+            self._fault = self._fault or InterruptedError()
+            while self._thread.is_alive():
+                try:
+                    self._queue.put_nowait(None)
+                except queue.Full:
+                    self._queue.get_nowait()
+                self._thread.join(0.05)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            self._draft.unlink(missing_ok=True)
+
+
+class Pack:
+    """One pack open for reading; it stays readable when it is removed meanwhile."""
+
+    def __init__(self, folder: Path, ref: PackRef, key: bytes | None, *, header_only: bool = False) -> None:
+        self.ref = ref
+        try:
+            self._descriptor = os.open(folder / ref.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as problem:
+            raise damaged(f"Pack {ref.name[:12]} cannot be opened ({problem.strerror})") from None
+        try:
+            place = self._open(key)
+            if not header_only:
+                self._read_index(*place)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, key: bytes | None) -> tuple[int, int, int]:
+        size = os.fstat(self._descriptor).st_size
+        what = f"Pack {self.ref.name[:12]}"
+        if size != self.ref.bytes or size < _HEADER.size + _TRAILER.size:
+            raise damaged(f"{what} has {size} bytes, its manifest says {self.ref.bytes}")
+        magic, version, _, key_name = _HEADER.unpack(self._read(0, _HEADER.size))
+        start, stored, raw, end = _TRAILER.unpack(self._read(size - _TRAILER.size, _TRAILER.size))
+        if magic != _MAGIC or version != 1 or end != _END or raw > _MAX_INDEX:
+            raise damaged(f"{what} is not a pack of version 1")
+        self.cipher = _cipher_for(key_name, key, what)
+        return start, stored, raw
+
+    def _read_index(self, start: int, stored: int, raw: int) -> None:
+        what = f"Pack {self.ref.name[:12]}"
+        index = self.cipher.open(self._read(start, stored), raw)
+        if len(index) < _COUNTS.size:
+            raise damaged(f"{what} has a torn index")
+        frames, objects = _COUNTS.unpack_from(index)
+        at = _COUNTS.size + frames * _FRAME.size
+        if len(index) != at + objects * 44:
+            raise damaged(f"{what} has a torn index")
+        self.frames = list(_FRAME.iter_unpack(index[_COUNTS.size : at]))
+        names = index[at : at + 32 * objects]
+        self.ids = [names[i : i + 32] for i in range(0, len(names), 32)]
+        self.columns = [array("I"), array("I"), array("I")]
+        at += 32 * objects
+        for column in self.columns:
+            column.frombytes(index[at : at + 4 * objects])
+            at += 4 * objects
+        self.raw = sum(frame[2] for frame in self.frames)
+
+    def _read(self, offset: int, size: int) -> bytes:
+        try:
+            data = os.pread(self._descriptor, size, offset)
+        except (OSError, OverflowError):
+            data = b""
+        if len(data) != size:
+            raise damaged(f"Pack {self.ref.name[:12]} cannot be read at {offset}")
+        return data
+
+    def frame(self, number: int) -> bytes:
+        if number >= len(self.frames):
+            raise damaged(f"Pack {self.ref.name[:12]} has no block {number}")
+        offset, stored, raw = self.frames[number]
+        if raw > MAX_TREE + FRAME:
+            raise damaged(f"Pack {self.ref.name[:12]} holds a block of {raw} bytes")
+        return self.cipher.open(self._read(offset, stored), raw)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def _cipher_for(key_name: bytes, key: bytes | None, what: str) -> Cipher:
+    if key_name == _PLAIN:
+        return Cipher(None)
+    if key is None:
+        raise Refused("key-needed", f"{what} is encrypted.", "put back the key file the checkpoint was made with")
+    cipher = Cipher(key)
+    if cipher.name != key_name:
+        raise Refused("wrong-key", f"{what} was encrypted with another key.", "put back the key file it was made with")
+    return cipher
+
+
+class Reader:
+    """Objects of one checkpoint by id, each checked against its id."""
+
+    def __init__(self, folder: Path, refs: Iterable[PackRef], key: bytes | None) -> None:
+        self.packs: list[Pack] = []
+        self.places: dict[bytes, tuple[int, int]] = {}  # id -> (pack, row)
+        self._frames: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._held = 0
+        try:
+            for ref in refs:
+                self.packs.append(Pack(folder, ref, key))
+                number = len(self.packs) - 1
+                self.places.update({name: (number, row) for row, name in enumerate(self.packs[-1].ids)})
+        except BaseException:
+            self.close()
+            raise
+
+    def length(self, name: bytes) -> int:
+        """How long the object is, as its index says."""
+        place = self.places.get(name)
+        if place is None:
+            raise damaged(f"Object {name.hex()[:12]} is in none of the checkpoint's packs")
+        return self.packs[place[0]].columns[2][place[1]]
+
+    def read(self, name: bytes, *, tree: bool = False) -> bytes:
+        size = self.length(name)
+        if size > (MAX_TREE if tree else MAX_OBJECT):
+            raise damaged(f"Object {name.hex()[:12]} says it has {size} bytes")
+        pack, row = self.places[name]
+        frames, offsets, _ = self.packs[pack].columns
+        data = self._frame(pack, frames[row])[offsets[row] : offsets[row] + size]
+        if self.packs[pack].cipher.identify(data) != name:
+            raise damaged(f"Object {name.hex()[:12]} in pack {self.packs[pack].ref.name[:12]} does not match its hash")
+        return data
+
+    def _frame(self, pack: int, number: int) -> bytes:
+        key = (pack, number)
+        found = self._frames.get(key)
+        if found is not None:
+            self._frames.move_to_end(key)
+        else:
+            found = self._frames[key] = self.packs[pack].frame(number)
+            self._held += len(found)
+            while self._held > 64 * FRAME and len(self._frames) > 1:
+                self._held -= len(self._frames.popitem(last=False)[1])
+        return found
+
+    def close(self) -> None:
+        for pack in self.packs:
+            pack.close()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
