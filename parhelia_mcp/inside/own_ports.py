@@ -1,23 +1,19 @@
-"""Which TCP ports a session listens on: those whose every listener is held by a process with the session's mark."""
+"""Which TCP ports a session listens on: those that its processes hold, and nobody else."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
+
+from parhelia_mcp import processes
 
 _LISTENING = "0A"  # TCP_LISTEN in /proc/net/tcp
 
 
-def listening(mark: str, port: int) -> bool:
-    """Whether `port` belongs to processes with `mark` (NAME=VALUE) in their environment and to nobody else.
-
-    False where the system cannot say.
-    """
-    if sys.platform != "linux":
-        return False
+def listening(session: str, port: int) -> bool:
+    """Whether every listener on `port` is held by a process of the session. Reads /proc, some 10 ms."""
     wanted = _listeners(port)
-    return bool(wanted) and wanted <= _sockets(mark.encode())
+    return bool(wanted) and wanted <= _sockets(session)
 
 
 def _listeners(port: int) -> set[str]:
@@ -30,18 +26,11 @@ def _listeners(port: int) -> set[str]:
     return found
 
 
-def _sockets(mark: bytes) -> set[str]:
+def _sockets(session: str) -> set[str]:
     found = set()
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            found |= _sockets_of(process, mark)
+    for pid in processes.members(session):
+        try:
+            found |= {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}  # noqa: PTH115  not a path
+        except OSError:  # it has ended
+            continue
     return found
-
-
-def _sockets_of(process: Path, mark: bytes) -> set[str]:
-    try:
-        if mark not in (process / "environ").read_bytes().split(b"\0"):
-            return set()
-        return {os.readlink(entry) for entry in (process / "fd").iterdir()}  # noqa: PTH115  not a path
-    except OSError:  # it has ended, or it is another user's and so not ours
-        return set()

@@ -3,7 +3,7 @@
     python -m parhelia_mcp.inside.ssh_server
 
 A child of the runner. It reads its configuration as one JSON line on stdin, so that no key is in its arguments, its
-environment or a file; prints `{"port": N}` once it listens; and ends when stdin closes. Everything it needs is
+environment or a file; prints `{"port": N, "host_key": PUBLIC}` once it listens; and ends when stdin closes. Everything it needs is
 imported and bound before it becomes the agent's user, who may be unable to read this package.
 """
 
@@ -38,7 +38,7 @@ class Config:
     cwd: str
     env: Mapping[str, str]
     shell: tuple[str, ...]
-    mark: str  # NAME=VALUE in the environment of every process of the session
+    session: str
     host: str = "127.0.0.1"
     port: int = 0
     uid: int | None = None
@@ -75,7 +75,7 @@ class Server(asyncssh.SSHServer):
 
     async def _forward(self, host: str, port: int) -> asyncssh.SSHTCPSession:
         loopback = host in ("127.0.0.1", "localhost", "::1")
-        if not loopback or not await asyncio.to_thread(own_ports.listening, self._config.mark, port):
+        if not loopback or not await asyncio.to_thread(own_ports.listening, self._config.session, port):
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "not a port of this session")
         return await self._connection.forward_connection(host, port)
 
@@ -142,7 +142,8 @@ async def serve(config: Config) -> None:
     """Serve until stdin closes: the runner has gone."""
     acceptor = await listen(config)
     become(config.uid, config.gid)
-    print(json.dumps({"port": acceptor.get_port()}), flush=True)  # noqa: T201
+    public = asyncssh.import_private_key(config.host_key).export_public_key().decode().strip()
+    print(json.dumps({"port": acceptor.get_port(), "host_key": public}), flush=True)  # noqa: T201
     gone = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), lambda: os.read(0, 4096) or gone.set())
     await gone.wait()

@@ -14,8 +14,6 @@ from pathlib import Path
 
 from parhelia_mcp import files
 
-HOST_KEY, CLIENT_KEY = "PARHELIA_SSH_HOST_KEY", "PARHELIA_SSH_CLIENT_KEY"  # names on the credential channel
-
 
 @dataclass(frozen=True, slots=True)
 class Keys:
@@ -35,8 +33,8 @@ class Keys:
     def for_sandbox(self) -> Mapping[str, str]:
         """What the runner needs of them, for `SandboxSpec.credential`."""
         return {
-            HOST_KEY: (self.directory / "host").read_text(),
-            CLIENT_KEY: (self.directory / "client.pub").read_text().strip(),
+            "PARHELIA_SSH_HOST_KEY": (self.directory / "host").read_text(),
+            "PARHELIA_SSH_CLIENT_KEY": (self.directory / "client.pub").read_text().strip(),
         }
 
 

@@ -29,7 +29,7 @@ class Server:
             "cwd": str(workspace),
             "env": {"PATH": os.environ["PATH"], "HOME": str(workspace), MARK[0]: MARK[1]},
             "shell": ["/bin/bash"],
-            "mark": "=".join(MARK),
+            "session": SESSION,
             **changed,
         }
         self.log = home / "ssh.log"
