@@ -1,6 +1,7 @@
 """The entrypoint of a sandbox: a guard that ends everything when the runner is gone, and the runner.
 
     python -m parhelia_mcp.inside TASK_DIR N [--workspace DIR] [--credential-fd FD | --credential-env] [--lifetime S]
+        [--ssh-port N]
 
 The guard is the parent: it holds no secret, passes signals on, enforces the lifetime of the sandbox, and is who every
 process falls to when the runner is killed. So nothing outlives the runner, whatever it did to its environment.
@@ -25,6 +26,7 @@ def main() -> None:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--credential-fd", type=int)
     source.add_argument("--credential-env", action="store_true")
+    parser.add_argument("--ssh-port", type=int, default=0, help="of a sandbox with a network of its own; 0: any free one")
     parser.add_argument("--lifetime", type=float, default=0.0, help="seconds after which the guard ends everything")
     options = parser.parse_args()
     os.umask(0o022)  # the agent's files are as usual; ours say themselves that they are private

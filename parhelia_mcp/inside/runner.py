@@ -19,7 +19,7 @@ import anyio
 
 from parhelia_mcp import files, locks, model, processes, spec
 from parhelia_mcp.errors import Busy, Problem
-from parhelia_mcp.inside import control, limits, outcome
+from parhelia_mcp.inside import control, limits, outcome, ssh, status_line
 from parhelia_mcp.inside.__main__ import REFUSED
 from parhelia_mcp.inside.agent import Agent, End, Room
 from parhelia_mcp.inside.journal import Journal
@@ -44,6 +44,7 @@ def main(options: argparse.Namespace, session_dir: Path) -> int:
         sys.stderr.write(f"{session_dir}: this session has a runner, or has ended\n")
         return REFUSED
     runner = Runner(options.task_dir.resolve(), options.number, session_dir, options.workspace)
+    runner.ssh_port = options.ssh_port
     runner.write_state()
     processes.adopt_orphans()
     runner.credential = _credential(options)
@@ -88,6 +89,8 @@ class Runner:
         self.ending: Ending | None = None
         self.grace: anyio.CancelScope | None = None  # while the agent has been asked to end
         self.tmux: dict[str, str] = {}
+        self.ssh: Mapping[str, Any] = {}
+        self.ssh_port = 0
         self.delivered: set[str] = set()
         self.started_at = time.monotonic()
         self.wake = anyio.Event()  # the agent has ended, or is to be ended
@@ -110,6 +113,7 @@ class Runner:
             "control": str(self.runtime / "control") if self.listening else "",
             "agent_control": str(self.runtime / "agent") if self.listening else "",
             "tmux": self.tmux,
+            "ssh": self.ssh,
             "workspace": str(self.workspace),
             "agent": room.agent if room else {},
             "waiting": room.waiting if room else "",
@@ -250,6 +254,7 @@ class Runner:
             group.start_soon(work)
             group.start_soon(limits.watch, room, self.stop)
             group.start_soon(self._open_terminal, room)
+            group.start_soon(ssh.keep, room, self.ssh_port, self._ssh_listens)
             await self.wake.wait()
             if not ends:
                 await self._end_agent(agent, room, ends)
@@ -276,6 +281,11 @@ class Runner:
             self.emit("warning", f"warning: {trouble}")
             return
         self.tmux = {"socket": str(self.terminal.socket), "session": SESSION}
+        self.write_state()
+        await status_line.show(self.terminal, room, "")
+
+    def _ssh_listens(self, where: Mapping[str, Any]) -> None:
+        self.ssh = where
         self.write_state()
 
     async def _finish(self, end: End | None) -> None:
@@ -337,9 +347,12 @@ class Runner:
 
     async def _beat(self) -> None:
         orphans: set[processes.Identity] = set()
+        shown = ""
         while True:
             await anyio.sleep(BEAT_S)
             self.write_state()
+            if self.tmux and self.room:
+                shown = await status_line.show(self.terminal, self.room, shown)
             orphans = processes.reap(orphans)
 
     def _ops(self) -> dict[str, control.Op]:

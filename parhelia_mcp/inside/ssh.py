@@ -35,16 +35,18 @@ async def keep(room: Room, port: int, told: Callable[[Mapping[str, Any]], None])
     falls = 0
     while True:
         began = time.monotonic()
-        async with await _start(room) as process:
-            try:
-                ready = await _ready(process, _configuration(room, host, again))
-                if ready is not None:
-                    again = ready["port"]
-                    told({"port": again, "host_key": ready["host_key"]})
-                await process.wait()
-            finally:
-                if process.returncode is None:
-                    process.kill()
+        try:
+            process = await _start(room)
+        except OSError as problem:
+            room.emit("warning", f"warning: no ssh server, so nobody can attach: {problem}")
+            return
+        try:
+            if ready := await _ready(process, _configuration(room, host, again)):
+                again = ready["port"]
+                told(ready)
+            await process.wait()
+        finally:
+            await _end(process)
         told({})
         falls = 0 if time.monotonic() - began > _STEADY_S else falls + 1
         if falls > 2 and not port:
@@ -70,6 +72,14 @@ async def _start(room: Room) -> anyio.abc.Process:
             cwd="/",
             start_new_session=True,
         )
+
+
+async def _end(process: anyio.abc.Process) -> None:
+    """Leave neither the process nor a zombie, also when we are cancelled."""
+    if process.returncode is None:
+        process.kill()
+    with anyio.CancelScope(shield=True):
+        await process.aclose()
 
 
 def _configuration(room: Room, host: str, port: int) -> bytes:

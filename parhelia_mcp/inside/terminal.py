@@ -27,7 +27,8 @@ set -g default-terminal screen-256color
 set -g history-limit 20000
 set -g mouse on
 set -g status-interval 0
-set -g status-left "[#S] "
+set -g status-left ""
+set -g status-right-length 120
 set -g status-right "#{@parhelia}"
 set -g set-titles off
 set -g exit-empty off
@@ -81,6 +82,17 @@ class Terminal:
             start_new_session=True,
         )
         return "" if started.returncode == 0 else f"tmux did not start: {started.stderr.decode(errors='replace')[:300]}"
+
+    def status(self, text: str) -> None:
+        """Show `text` in the status line; tmux would obey a `#` in it, so there is none. Call it in a thread."""
+        line = clean(text).replace("#", "")
+        subprocess.run(
+            ["tmux", "-S", str(self.socket), "set", "-g", "@parhelia", line, ";", "refresh-client", "-S"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=5,
+            check=False,
+        )
 
 
 def _add(file, text: str) -> None:

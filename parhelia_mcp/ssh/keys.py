@@ -55,6 +55,12 @@ def make(home: Path, session: str) -> Keys:
     return keys
 
 
+def of(home: Path, session: str) -> Keys | None:
+    """The keys that `make` made for `session`, or None where it was never started from here."""
+    keys = Keys(session, home / "keys" / session)
+    return keys if keys.directory.is_dir() else None
+
+
 def forget(home: Path, session: str) -> None:
     """Delete the keys of a session that has ended."""
     shutil.rmtree(home / "keys" / session, ignore_errors=True)

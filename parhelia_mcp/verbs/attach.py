@@ -1,0 +1,265 @@
+"""Be in the room: the session's terminal on this one, and leaving without losing anything."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+
+from parhelia_mcp import budget, controller, follow, model
+from parhelia_mcp.context import Context
+from parhelia_mcp.errors import LocalFault, Problem, Refused, Unreachable, Usage
+from parhelia_mcp.model import State, dollars
+from parhelia_mcp.plain import clean
+from parhelia_mcp.ssh import client, keys
+from parhelia_mcp.ssh.port import WANTED, LocalPort
+from parhelia_mcp.store import Session
+
+READY_S = 20.0  # from `running` until its ssh server listens
+FIRST_S = 20.0  # how long the first connection is tried
+AGAIN_S = 600.0  # how long a lost one is tried again
+STEADY_S = 3.0  # a connection that lived this long was one
+CHECKPOINT_S = 60.0
+CUT = 255  # ssh's own exit code; every other one comes from the session
+
+
+class Request(BaseModel, extra="forbid"):
+    """Open the terminal of a session; Ctrl-b d leaves it running."""
+
+    id: Annotated[str, Field(description="Task or session")]
+    verbose: bool = False
+    info_only: bool = False
+
+
+class Result(BaseModel):
+    task_id: str
+    session_id: str
+    state: str
+    ssh: str
+    checkpoint: dict[str, Any] | None = None
+    spent_usd: float
+    remaining_usd: float | None = None
+    time_left_s: int | None = None
+    notes: list[str] = []
+    next: str
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A session that can be entered: its keys and the command that opens its terminal."""
+
+    session: Session
+    keys: keys.Keys
+    remote: str
+    notes: tuple[str, ...]
+
+
+class Steps:
+    """Says what is being done; the small steps with their times only where they were asked for."""
+
+    def __init__(self, show: Callable[[str], None], verbose: bool) -> None:
+        self._show, self._verbose, self._began = show, verbose, time.monotonic()
+
+    def say(self, text: str) -> None:
+        self._show(text)
+
+    def step(self, text: str) -> None:
+        if self._verbose:
+            self._show(f"{time.monotonic() - self._began:7.3f} s  {text}")
+
+
+def run(ctx: Context, request: Request, show: Callable[[str], None]) -> Result:
+    """Attach this terminal until the person leaves or the session ends. `show` gets each line about how it goes.
+
+    Raises Refused `session-ended` with the way to get in all the same; Unreachable or Refused for what ssh met.
+    """
+    steps = Steps(show, request.verbose)
+    if not request.info_only and not ctx.on_terminal:
+        raise Usage("no-terminal", "attach needs a terminal.", f"parhelia attach {request.id} --info-only")
+    session = _running(ctx, ctx.store.find(request.id), steps, wait=not request.info_only)
+    room = _room(ctx, session, steps)
+    if request.info_only:
+        config = client.configure(room.keys, *_tunnel(ctx, session))
+        return _result(ctx, room, client.command(config, session.id, [room.remote], terminal=True))
+    with _hangup_noticed() as hung_up, closing(LocalPort(lambda: _tunnel(ctx, session))) as port:
+        if port.moved:
+            steps.say(f"port {WANTED} is in use on this machine; {port.port} is used instead")
+        steps.step(f"127.0.0.1:{port.port} leads to the session")
+        command = client.command(client.configure(room.keys, "127.0.0.1", port.port), session.id, [room.remote], terminal=True)
+        _stay(ctx, room, command, port.port, steps, hung_up)
+        checkpoint, notes = _checkpoint(ctx, room, steps)
+    return _result(ctx, room, command, checkpoint, notes)
+
+
+def _running(ctx: Context, session: Session, steps: Steps, *, wait: bool) -> Session:
+    """The session once it runs; with `wait` however long it may still come. Raises Refused where it has ended."""
+    said = None
+    while True:
+        if not session.live:
+            raise _ended(session)
+        session = follow.advance(ctx, session)
+        if session.state in (State.RUNNING, State.WAITING):
+            steps.step(f"{session.id} is {session.state}")
+            return session
+        now = f"{session.id} is {session.state}" + (f": {clean(session.observed_why)}" if session.observed_why else "")
+        if session.live and not wait:
+            raise Unreachable("session-not-ready", f"{now}.", f"parhelia attach {session.task} --info-only")
+        if session.live and now != said:
+            steps.say(f"{now}; waiting for it (Ctrl-C leaves, it goes on)")
+            controller.ensure(ctx)
+        said = now
+        time.sleep(0.05)
+
+
+def _ended(session: Session) -> Problem:
+    why = f" ({session.reason})" if session.reason else ""
+    detail = f": {clean(session.detail)}" if session.detail else "."
+    if session.state is State.COMPLETED:
+        what = f"{session.id} has completed{detail} Its work is a branch of your repository."
+        return Refused("session-ended", what, f'parhelia pull {session.task}, or go on with it: parhelia resume {session.task}')
+    if session.state is State.KILLED:
+        return Refused("session-ended", f"{session.id} was killed{detail}", f"parhelia resume {session.task}")
+    return Refused("session-ended", f"{session.id} is {session.state}{why}{detail}", f"parhelia recover {session.task}")
+
+
+def _room(ctx: Context, session: Session, steps: Steps) -> Room:
+    """What is needed to enter, once the session's ssh server listens."""
+    own = keys.of(ctx.home, session.id)
+    if own is None:
+        what = f"The keys of {session.id} are not on this machine: it was started from another one."
+        raise LocalFault("keys-missing", what, "attach from the machine that started it")
+    deadline = time.monotonic() + READY_S
+    while not (state := _state(ctx, session)).get("ssh"):
+        if time.monotonic() > deadline:
+            what = f"The ssh server of {session.id} did not start within {READY_S:.0f} s. The session goes on."
+            raise Unreachable("ssh-not-ready", what, f"parhelia logs {session.id} --grep ssh")
+        time.sleep(0.05)
+    steps.step("its ssh server listens")
+    if tmux := state.get("tmux"):
+        remote = f"exec tmux -u -S {shlex.quote(tmux['socket'])} attach-session -t ={shlex.quote(tmux['session'])}"
+        return Room(session, own, remote, ())
+    return Room(session, own, 'exec "${SHELL:-/bin/sh}" -l', ("there is no tmux in the session: this was a plain shell",))
+
+
+def _state(ctx: Context, session: Session) -> Mapping[str, Any]:
+    """The runner's state.json; empty where it has none yet."""
+    data = follow.open_sandbox(ctx, session).read(f"sessions/{session.number}/state.json")
+    return json.loads(data) if data else {}
+
+
+def _tunnel(ctx: Context, session: Session) -> tuple[str, int]:
+    return follow.open_sandbox(ctx, session).tunnel(WANTED)
+
+
+def _stay(ctx: Context, room: Room, command: list[str], port: int, steps: Steps, hung_up: list[int]) -> None:
+    """Be connected until the person leaves or the session ends; a line that breaks is joined again."""
+    connect = _by_ssh if shutil.which("ssh") else _without_ssh
+    if connect is _without_ssh:
+        steps.say("there is no ssh on this machine: the built-in client is used")
+    good, tries, limit = time.monotonic(), 0, FIRST_S
+    while True:
+        began = time.monotonic()
+        steps.step("connecting")
+        problem = connect(room, command, port)
+        lasted = time.monotonic() - began
+        steps.step(f"the connection ended after {lasted:.1f} s")
+        if problem is None or hung_up or not ctx.store.session(room.session.id).live:
+            return
+        if lasted > STEADY_S:
+            good, tries, limit = time.monotonic(), 0, AGAIN_S
+        _plain_screen()
+        if not client.passing(problem) or time.monotonic() - good > limit:
+            raise problem
+        pause = min(5.0, 0.2 * 2**tries)
+        tries += 1
+        steps.say(f"{problem.message} Trying again in {pause:.1f} s ({tries}); Ctrl-C leaves.")
+        time.sleep(pause)
+        follow.advance(ctx, ctx.store.session(room.session.id))
+
+
+def _plain_screen() -> None:
+    """Undo what a terminal program that was cut off could not: its screen, its mouse, its paste brackets."""
+    if sys.stdout.isatty():
+        sys.stdout.write("\x1b[?1049l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?25h\x1b[0m\r")
+        sys.stdout.flush()
+
+
+def _by_ssh(room: Room, command: list[str], port: int) -> Problem | None:
+    """None where the session's side ended it; else why the system's ssh could not go on."""
+    done = subprocess.run(command, stderr=subprocess.PIPE, check=False)
+    if done.returncode not in (CUT, -signal.SIGPIPE):
+        return None
+    words = done.stderr.decode(errors="replace")
+    return client.failure(words, room.keys) or Unreachable(
+        "ssh-reset",
+        f"The connection to {room.session.id} was lost{': ' + clean(words.strip()) if words.strip() else '.'}",
+        f"parhelia attach {room.session.task}",
+    )
+
+
+def _without_ssh(room: Room, command: list[str], port: int) -> Problem | None:
+    from parhelia_mcp.ssh import without
+
+    try:
+        without.attach(room.keys, port, room.remote)
+    except Problem as problem:
+        return problem
+    return None
+
+
+@contextmanager
+def _hangup_noticed() -> Iterator[list[int]]:
+    """A closed window is a way to leave: it ends the connection, not us, so that the checkpoint is taken all the same."""
+    arrived: list[int] = []
+    before = signal.signal(signal.SIGHUP, lambda number, frame: arrived.append(number))
+    try:
+        yield arrived
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def _checkpoint(ctx: Context, room: Room, steps: Steps) -> tuple[dict[str, Any] | None, list[str]]:
+    """The checkpoint taken because somebody left, or the note that says why there is none."""
+    session = follow.advance(ctx, ctx.store.session(room.session.id))
+    if not session.live:
+        return None, []
+    asked = {"id": str(uuid.uuid4()), "op": "checkpoint", "args": {"trigger": "detach"}}
+    try:
+        reply = follow.open_sandbox(ctx, session).control(asked, deadline=CHECKPOINT_S)
+    except Unreachable as problem:
+        return None, [f"no checkpoint was taken: {problem.message}"]
+    if not reply.get("ok"):
+        return None, [f"no checkpoint was taken: {clean(str((reply.get('error') or {}).get('message', 'refused')))}"]
+    steps.step("checkpoint taken")
+    return dict(reply["result"] or {}), []
+
+
+def _result(
+    ctx: Context, room: Room, command: list[str], checkpoint: dict[str, Any] | None = None, notes: list[str] | None = None
+) -> Result:
+    session = ctx.store.session(room.session.id)
+    spent = budget.account(ctx, session=session.id)
+    left = (model.moment(session.deadline) - model.now()).total_seconds() if session.deadline and session.live else None
+    return Result(
+        task_id=session.task,
+        session_id=session.id,
+        state=str(session.state),
+        ssh=shlex.join(command),
+        checkpoint=checkpoint,
+        spent_usd=dollars(spent.spent),
+        remaining_usd=dollars(spent.reserved) if session.live else None,
+        time_left_s=max(0, int(left)) if left is not None else None,
+        notes=[*room.notes, *(notes or [])],
+        next=f"parhelia attach {session.task}" if session.live else f"parhelia task show {session.task}",
+    )
