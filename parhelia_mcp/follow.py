@@ -22,6 +22,7 @@ from parhelia_mcp.failpoint import reach
 from parhelia_mcp.model import Reason, State, moment, now, timestamp
 from parhelia_mcp.providers.base import Exit, Handle, Sandbox, SandboxSpec
 from parhelia_mcp.spec import Workspace
+from parhelia_mcp.ssh import keys
 from parhelia_mcp.store import Session
 
 START_WITHIN = timedelta(minutes=30)  # a start that no provider would give by then has failed
@@ -133,7 +134,7 @@ def _sandbox_spec(ctx: Context, session: Session) -> SandboxSpec:
         tags={"parhelia": "1", "owner": ctx.owner, "task": session.task, "session": session.id},
         region=session.region,
         secrets=secret.secrets,
-        credential=secret.values,
+        credential={**secret.values, **keys.make(ctx.home, session.id).for_sandbox()},
     )
 
 
@@ -451,6 +452,7 @@ def _settle(
             waiting_for=None,
         )
     reach("settle.done")
+    keys.forget(ctx.home, session.id)
     budget.publish(ctx)
     notify.tell(ctx, session)
     return session

@@ -186,6 +186,25 @@ def pulled(result: verbs.pull.Result) -> str:
     return "\n".join([*lines, f"next: {result.next}"])
 
 
+def left(result: verbs.attach.Result) -> str:
+    """What a person reads who has left a session's terminal."""
+    lines = [f"left {result.session_id}: {state(result.state)}"]
+    if result.checkpoint:
+        held = result.checkpoint
+        lines[0] += f", checkpoint {clean(str(held.get('checkpoint_id')))} ({held.get('files')} files)"
+    lines += [clean(note) for note in result.notes]
+    hours, minutes = divmod((result.time_left_s or 0) // 60, 60)
+    rest = pairs(
+        [
+            ("spent", money(result.spent_usd)),
+            ("money left", money(result.remaining_usd) if result.remaining_usd is not None else None),
+            ("time left", f"{hours} h {minutes} min" if result.time_left_s is not None else None),
+            ("next", result.next),
+        ]
+    )
+    return "\n".join([*lines, rest])
+
+
 # Looking
 
 

@@ -24,6 +24,8 @@ TABLE = {  # command -> module of this package : attribute
     "session": "look:session",
     "logs": "look:logs",
     "send": "work:send",
+    "attach": "room:attach",
+    "ssh-config": "room:ssh_config",
     "pull": "work:pull",
     "budget": "money:budget",
     "config": "setup:config",

@@ -26,7 +26,9 @@ def main() -> None:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--credential-fd", type=int)
     source.add_argument("--credential-env", action="store_true")
-    parser.add_argument("--ssh-port", type=int, default=0, help="of a sandbox with a network of its own; 0: any free one")
+    parser.add_argument(
+        "--ssh-port", type=int, default=0, help="of a sandbox with a network of its own; 0: any free one"
+    )
     parser.add_argument("--lifetime", type=float, default=0.0, help="seconds after which the guard ends everything")
     options = parser.parse_args()
     os.umask(0o022)  # the agent's files are as usual; ours say themselves that they are private

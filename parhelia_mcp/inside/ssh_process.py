@@ -41,8 +41,8 @@ class Child:
 
 
 async def serve(client: asyncssh.SSHServerProcess, shell: Sequence[str], cwd: str, env: Mapping[str, str]) -> None:
-    """Run what the client asked for, or `shell`, and end the channel as the program ended."""
-    argv = shell if client.command is None else ("/bin/sh", "-c", client.command)
+    """Run `shell`, or what the client asked for by it, and end the channel as the program ended."""
+    argv = shell if client.command is None else (shell[0], "-c", client.command)
     told = {name: value for name, value in client.env.items() if name == "LANG" or name.startswith("LC_")}
     try:
         child = await _start(client, argv, cwd, {**env, **told})
@@ -178,9 +178,7 @@ async def _pump_in(client: asyncssh.SSHServerProcess, child: Child) -> None:
     with suppress(OSError, asyncssh.Error):  # the program no longer reads, or the client has gone
         while data := await _typed(client, child):
             await _write(child.stdin.fileno(), data)
-        if child.terminal:
-            await _write(child.stdin.fileno(), b"\x04")
-    if not child.terminal:
+    if not child.terminal:  # nobody at a terminal typed the end: a lost line must not end the shell in its window
         child.stdin.close()
 
 

@@ -53,7 +53,7 @@ async def _attach(keys: Keys, port: int, remote: str) -> int:
         "127.0.0.1",
         port,
         username=USER,
-        client_keys=[str(keys.client)],
+        client_keys=[asyncssh.read_private_key(keys.client)],
         known_hosts=([asyncssh.import_public_key(keys.host_public)], [], []),
         server_host_key_algs=["ssh-ed25519"],
         preferred_auth="publickey",

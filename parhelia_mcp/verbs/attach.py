@@ -96,7 +96,9 @@ def run(ctx: Context, request: Request, show: Callable[[str], None]) -> Result:
         if port.moved:
             steps.say(f"port {WANTED} is in use on this machine; {port.port} is used instead")
         steps.step(f"127.0.0.1:{port.port} leads to the session")
-        command = client.command(client.configure(room.keys, "127.0.0.1", port.port), session.id, [room.remote], terminal=True)
+        command = client.command(
+            client.configure(room.keys, "127.0.0.1", port.port), session.id, [room.remote], terminal=True
+        )
         _stay(ctx, room, command, port.port, steps, hung_up)
         checkpoint, notes = _checkpoint(ctx, room, steps)
     return _result(ctx, room, command, checkpoint, notes)
@@ -127,7 +129,9 @@ def _ended(session: Session) -> Problem:
     detail = f": {clean(session.detail)}" if session.detail else "."
     if session.state is State.COMPLETED:
         what = f"{session.id} has completed{detail} Its work is a branch of your repository."
-        return Refused("session-ended", what, f'parhelia pull {session.task}, or go on with it: parhelia resume {session.task}')
+        return Refused(
+            "session-ended", what, f"parhelia pull {session.task}, or go on with it: parhelia resume {session.task}"
+        )
     if session.state is State.KILLED:
         return Refused("session-ended", f"{session.id} was killed{detail}", f"parhelia resume {session.task}")
     return Refused("session-ended", f"{session.id} is {session.state}{why}{detail}", f"parhelia recover {session.task}")
@@ -149,7 +153,9 @@ def _room(ctx: Context, session: Session, steps: Steps) -> Room:
     if tmux := state.get("tmux"):
         remote = f"exec tmux -u -S {shlex.quote(tmux['socket'])} attach-session -t ={shlex.quote(tmux['session'])}"
         return Room(session, own, remote, ())
-    return Room(session, own, 'exec "${SHELL:-/bin/sh}" -l', ("there is no tmux in the session: this was a plain shell",))
+    return Room(
+        session, own, 'exec "${SHELL:-/bin/sh}" -l', ("there is no tmux in the session: this was a plain shell",)
+    )
 
 
 def _state(ctx: Context, session: Session) -> Mapping[str, Any]:
@@ -246,7 +252,11 @@ def _checkpoint(ctx: Context, room: Room, steps: Steps) -> tuple[dict[str, Any] 
 
 
 def _result(
-    ctx: Context, room: Room, command: list[str], checkpoint: dict[str, Any] | None = None, notes: list[str] | None = None
+    ctx: Context,
+    room: Room,
+    command: list[str],
+    checkpoint: dict[str, Any] | None = None,
+    notes: list[str] | None = None,
 ) -> Result:
     session = ctx.store.session(room.session.id)
     spent = budget.account(ctx, session=session.id)

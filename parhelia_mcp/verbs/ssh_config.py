@@ -61,5 +61,7 @@ def _all(ctx: Context, sessions: list[Session]) -> Result:
             notes.append(f"{session.id}: {problem.message}")
             continue
         entries.append(client.entry(own, host, port))
-        hosts.append(Host(session_id=session.id, names=list(client.aliases(session.id)), host=host, port=port, user=client.USER))
+        hosts.append(
+            Host(session_id=session.id, names=list(client.aliases(session.id)), host=host, port=port, user=client.USER)
+        )
     return Result(text="\n".join(entries), hosts=hosts, notes=notes)

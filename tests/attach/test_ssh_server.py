@@ -80,6 +80,12 @@ def test_a_program_on_a_terminal_is_hung_up_when_the_client_goes(server: Server)
     until(gone.exists)
 
 
+def test_the_end_of_input_types_nothing_into_a_terminal(server: Server) -> None:
+    """A line that is lost looks like the end of input. A shell in a terminal would take a Ctrl-D for its own end."""
+    argv = client.command(server.config, SESSION, ["read -t 1 line; echo code=$?"], terminal=True)
+    assert b"code=142" in run(argv).stdout.replace(b"\r", b"")
+
+
 @pytest.mark.parametrize("protocol", [[], ["-O"]], ids=["sftp", "legacy"])
 def test_scp_moves_files_both_ways_from_the_workspace(server: Server, tmp_path: Path, protocol: list[str]) -> None:
     (tmp_path / "sent").write_bytes(BIG)

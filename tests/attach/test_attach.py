@@ -1,0 +1,213 @@
+"""`parhelia attach` as people use it: at a terminal, against a session of the local provider, with the real ssh."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.attach.room import PARHELIA, House, Person
+from tests.attach.server import run
+from tests.attach.test_ssh_server import until
+
+People = Callable[[], Person]
+
+
+def test_a_person_comes_types_resizes_leaves_and_comes_back(house: House, task: str, person: People) -> None:
+    first = person()
+    first.enter(house, task, 1, "--verbose")
+    first.type("pwd; echo $((6*7))")
+    first.see(str(house.home / "tasks" / task / "workspace"), "42")
+    first.tmux("resize-window", "-x", "77", "-y", "20")
+    first.type("until stty size | grep '19 77'; do sleep 0.1; done")
+    first.see("\n19 77")
+    first.leave()
+    first.see("leads to the session", f"left {task}.1: running", "time left:", f"parhelia attach {task}")
+    second = person()
+    second.sit(house, "attach", task)
+    second.see("\n42")
+    second.press("0")
+    second.see("tick")
+    second.leave()
+
+
+def test_two_people_see_the_same_terminal(house: House, task: str, person: People) -> None:
+    one, two = person(), person()
+    one.enter(house, task, 1)
+    two.enter(house, task, 1)
+    one.type("echo from-$((1+0))-to-two")
+    two.see("from-1-to-two")
+    two.type("echo and-back-$((1+1))")
+    one.see("and-back-2")
+    one.leave()
+    two.leave()
+
+
+def test_a_port_in_use_is_said_and_another_one_taken(house: House, task: str, person: People) -> None:
+    with socket.socket() as owner, suppress(OSError):  # refused: then somebody else has it, which is as good
+        owner.bind(("127.0.0.1", 2222))
+        owner.listen()
+        someone = person()
+        someone.enter(house, task, 0)
+        someone.see("tick")
+        someone.leave()
+        someone.see("port 2222 is in use on this machine")
+
+
+def test_a_lost_line_is_joined_again_and_the_agent_never_notices(house: House, task: str, person: People) -> None:
+    before = house.listening(task)
+    someone = person()
+    someone.enter(house, task, 0)
+    for _ in range(2):
+        old = server_of(before["runner"]["pid"])
+        os.kill(old, signal.SIGKILL)
+        someone.see("Trying again in")
+        someone.see("tick", "0:agent*")
+    after = house.listening(task)
+    assert (after["agent"], after["ssh"]) == (before["agent"], before["ssh"])
+    someone.leave()
+
+
+def server_of(runner: int) -> int:
+    """The process of the ssh server below a runner; 0 where there is none."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            ours = b"inside.ssh_server" in path.read_bytes()
+            stat = (path.parent / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if ours and int(stat[1]) == runner and stat[0] != "Z":
+            return int(path.parent.name)
+    return 0
+
+
+def test_a_closed_window_is_a_way_to_leave_and_ends_nothing(house: House, task: str, person: People) -> None:
+    someone = person()
+    someone.enter(house, task, 1)
+    someone.type("mark=kept")
+    assert clients(house, task) and attaching(task)
+    someone.close()
+    until(lambda: not clients(house, task) and not attaching(task))
+    again = person()
+    again.enter(house, task, 1)
+    again.type("echo $mark-all-along")
+    again.see("kept-all-along")
+    again.leave()
+
+
+def clients(house: House, task: str) -> bytes:
+    return run(["tmux", "-S", house.listening(task)["tmux"]["socket"], "list-clients"]).stdout
+
+
+def attaching(task: str) -> list[str]:
+    """The `parhelia attach` processes of a task that are alive."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            if b"attach" in words and task.encode() in words and PARHELIA.name.encode() in words[1]:
+                found.append(path.parent.name)
+    return found
+
+
+def test_without_ssh_the_built_in_client_does_it(house: House, task: str, person: People) -> None:
+    someone = person()
+    someone.enter(house, task, 1, PATH="/nonexistent")
+    someone.type("echo built-$((2*21))")
+    someone.see("built-42")
+    someone.tmux("resize-window", "-x", "91", "-y", "25")
+    someone.type("until stty size | grep '24 91'; do sleep 0.1; done")
+    someone.see("\n24 91")
+    someone.leave()
+    someone.see("there is no ssh on this machine", f"left {task}.1: running")
+
+
+@pytest.mark.parametrize("path", [None, "/nonexistent"], ids=["ssh", "built-in"])
+@pytest.mark.parametrize(("file", "code"), [("host.pub", "host-key-changed"), ("client", "key-rejected")])
+def test_a_key_of_another_session_is_refused_and_nothing_is_typed(
+    house: House, task: str, person: People, file: str, code: str, path: str | None
+) -> None:
+    other = house.start("sleep 60")
+    house.listening(other)
+    right = house.keys(task) / file
+    kept = right.read_bytes()
+    right.write_bytes((house.keys(other) / file).read_bytes())
+    try:
+        someone = person()
+        someone.sit(house, "attach", task, **({"PATH": path} if path else {}))
+        someone.see(f"error[{code}]", "left with 4")
+    finally:
+        right.write_bytes(kept)
+        house.parhelia("session", "kill", other)
+
+
+def test_attach_waits_for_a_session_that_has_no_place_yet(tmp_path: Path, person: People) -> None:
+    house = House(tmp_path, PARHELIA_LOCAL_MAX_SESSIONS="1")
+    try:
+        first = house.start("sleep 60")
+        second = house.start("while :; do echo came; sleep 0.1; done")
+        someone = person()
+        someone.sit(house, "attach", second)
+        someone.see(f"{second}.1 is pending: waits for a free place", "Ctrl-C leaves")
+        house.parhelia("session", "kill", first)
+        someone.see("came", "0:agent*")
+    finally:
+        house.close()
+
+
+@pytest.mark.parametrize(
+    ("script", "state", "hint"),
+    [
+        ("exit 0", "completed", "parhelia pull"),
+        ("exit 3", "failed", "parhelia recover"),
+        (None, "killed", "parhelia resume"),
+    ],
+)
+def test_a_session_that_has_ended_says_how_to_go_on(
+    house: House, person: People, script: str | None, state: str, hint: str
+) -> None:
+    task = house.start(script or "sleep 60")
+    if script is None:
+        house.parhelia("session", "kill", task)
+    until(lambda: house.json("status", task)["state"] == state)
+    someone = person()
+    someone.sit(house, "attach", task)
+    someone.see("error[session-ended]", hint, "left with 4")
+    assert not house.keys(task).exists()
+
+
+def test_the_end_of_the_session_is_the_end_of_attach(house: House, person: People) -> None:
+    task = house.start("while [ ! -e done ]; do sleep 0.05; done")
+    state = house.listening(task)
+    someone = person()
+    someone.sit(house, "attach", task)
+    someone.see("0:agent*")
+    Path(state["workspace"], "done").touch()
+    someone.see(f"left {task}.1: completed", "left with 0")
+
+
+def test_without_a_terminal_it_says_how_and_the_command_it_gives_works(house: House, task: str) -> None:
+    alone = house.parhelia("attach", task)
+    assert alone.returncode == 2 and b"error[no-terminal]" in alone.stderr
+    told = house.parhelia("attach", task, "--info-only")
+    words = shlex.split(told.stdout.decode())
+    assert words[0] == "ssh" and told.stdout.count(b"\n") == 1
+    seen = run([*words[:-1], words[-1].replace("attach-session -t", "list-windows -F '#W' -t")])
+    assert seen.stdout.split() == [b"agent", b"shell", b"log"]
+
+
+def test_ssh_config_makes_a_session_a_host_for_every_tool(house: House, task: str, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_bytes(house.parhelia("ssh-config").stdout)
+    assert house.json("ssh-config", task)["hosts"][0]["names"] == [f"parhelia-{task}.1", f"parhelia-{task}"]
+    (tmp_path / "sent").write_text("text")
+    assert run(["scp", "-F", str(config), str(tmp_path / "sent"), f"parhelia-{task}:got"]).returncode == 0
+    assert run(["ssh", "-F", str(config), f"parhelia-{task}", "cat got"]).stdout == b"text"
+    pulled = run(["rsync", "-e", f"ssh -F {config}", f"parhelia-{task}.1:got", str(tmp_path / "back")])
+    assert pulled.returncode == 0 and (tmp_path / "back").read_text() == "text"
