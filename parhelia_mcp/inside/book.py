@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from parhelia_mcp import files
+from parhelia_mcp.errors import Corrupted
 from parhelia_mcp.failpoint import reach
 
 
@@ -42,7 +43,7 @@ class Book:
         data = path.read_bytes() if path.exists() else b""
         end = 0
         for line, end in files.whole_lines(data):  # noqa: B007 - the last `end` is where whole lines stop
-            entry = json.loads(line)
+            entry = _entry(line, path)
             if "open" in entry:
                 self._last = max(self._last, entry["open"])
                 self._open[entry["open"]] = entry
@@ -88,7 +89,22 @@ class Book:
         return entry
 
     def _append(self, entry: dict[str, Any]) -> None:
-        files.write_all(self._file, json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+        end = os.fstat(self._file).st_size
+        try:
+            files.write_all(self._file, json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+        except OSError:  # a full disk must not leave a half line for the next entry to be glued to
+            os.ftruncate(self._file, end)
+            raise
 
     def close(self) -> None:
         os.close(self._file)
+
+
+def _entry(line: bytes, path: Path) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+        int(entry["micro"]) + int(entry.get("open") or entry["close"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        what = f"{path} holds a line that is no entry, so what the session has spent is not known."
+        raise Corrupted("meter-book-damaged", what, "start the next session") from None
+    return entry

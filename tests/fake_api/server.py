@@ -31,10 +31,10 @@ class FakeApi:
         """The requests for a message, in order of arrival."""
         return [seen for seen in self.requests if seen.path.partition("?")[0] == "/v1/messages"]
 
-    def add(self, *replies: Reply) -> None:
-        """Put more at the end of the script."""
+    def replace(self, *replies: Reply) -> None:
+        """Go on with another script."""
         with self._lock:
-            self._script += [[reply, reply.times] for reply in replies]
+            self._script = [[reply, reply.times] for reply in replies]
 
     def take(self, request: Request) -> Reply:
         """The reply to this request, used up."""

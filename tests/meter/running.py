@@ -12,12 +12,23 @@ from typing import Any
 
 import anyio
 import anyio.from_thread
-import anyio.lowlevel
+import httpx2 as httpx
 
 from parhelia_mcp.inside.meter import Credential, Meter
 
 KEY = "sk-ant-the-real-key-of-the-user"
 TOKEN = "token-of-the-session"
+OPUS = "claude-opus-4-8"
+
+
+def body(**changes: Any) -> dict[str, Any]:
+    """A small request for a message."""
+    return {"model": OPUS, "max_tokens": 1000, "messages": [{"role": "user", "content": "hi"}]} | changes
+
+
+def post(url: str, asked: Any = None, token: str = TOKEN, path: str = "/v1/messages?beta=true", **headers: str):
+    auth = {"authorization": f"Bearer {token}", **headers}
+    return httpx.post(url + path, json=asked or body(), headers=auth, timeout=30)
 
 
 class Running:
@@ -50,12 +61,17 @@ def metered(url: str, book: Path, **options: Any) -> Iterator[Running]:
 
 
 @contextmanager
-def meter_process(url: str, book: Path, cap_micro: int, port: int = 0) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A meter in a process of its own, and its port; every emit is a line of its output."""
+def meter_process(
+    url: str, book: Path, cap_micro: int, port: int = 0
+) -> Iterator[tuple[subprocess.Popen[str], int, list]]:
+    """A meter in a process of its own, its port, and what it told before it listened; it tells more on its output."""
     argv = [sys.executable, "-m", "tests.meter.running", url, str(book), str(cap_micro), str(port)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         try:
-            yield process, int(process.stdout.readline())
+            replayed = []
+            while "kind" in (line := json.loads(process.stdout.readline())):
+                replayed.append(line)
+            yield process, line["port"], replayed
         finally:
             process.kill()
 
@@ -67,7 +83,8 @@ async def _main(url: str, book: str, cap_micro: str, port: str) -> None:
     upstream = {"upstream": url, "credential": Credential("api-key", KEY), "token": TOKEN}
     meter = Meter(**upstream, book=Path(book), cap_micro=int(cap_micro), prices={}, emit=tell)
     async with anyio.create_task_group() as tasks:
-        print(await tasks.start(lambda task_status: meter.serve(port=int(port), task_status=task_status)), flush=True)
+        bound = await tasks.start(lambda task_status: meter.serve(port=int(port), task_status=task_status))
+        print(json.dumps({"port": bound}), flush=True)
 
 
 if __name__ == "__main__":

@@ -11,19 +11,7 @@ import pytest
 
 from parhelia_mcp.inside.meter import Credential
 from tests.fake_api import fail, fake_api, say
-from tests.meter.running import KEY, TOKEN, metered
-
-OPUS = "claude-opus-4-8"
-
-
-def body(**changes):
-    asked = {"model": OPUS, "max_tokens": 1000, "messages": [{"role": "user", "content": "hi"}]}
-    return asked | changes
-
-
-def post(url, asked=None, token=TOKEN, path="/v1/messages?beta=true", **headers):
-    auth = {"authorization": f"Bearer {token}", **headers}
-    return httpx.post(url + path, json=asked or body(), headers=auth, timeout=30)
+from tests.meter.running import KEY, OPUS, TOKEN, body, metered, post
 
 
 def test_a_reply_in_one_piece_is_passed_on_and_charged(tmp_path):
@@ -74,7 +62,7 @@ def test_the_upstream_sees_the_credential_and_never_the_token(tmp_path, credenti
     assert auth == seen
     assert (request.headers["anthropic-beta"], request.headers["accept-encoding"]) == (betas, "identity")
     assert (request.headers["x-kept"], request.headers.get("x-hop")) == ("yes", None)
-    assert request.path == "/v1/messages?beta=true"
+    assert (request.path, request.headers["host"]) == ("/v1/messages?beta=true", api.url.removeprefix("http://"))
     assert TOKEN not in str(request.headers)
 
 
