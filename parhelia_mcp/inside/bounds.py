@@ -22,6 +22,7 @@ DOCUMENT_TOKENS = 200_000  # the most we believe of a document that is not plain
 SEARCH_TOKENS = 60_000  # what one web search may add to the input of its request
 LEAST_THINKING = 1024  # the API takes no smaller budget
 SOURCES = frozenset({"base64", "url", "file"})
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 REMEMBERED = 32  # requests whose beginnings are remembered: the main agent's and its subagents'
 OURS = frozenset({"custom", "bash", "text_editor", "computer", "memory"})  # kinds of tools that the client runs
 
@@ -88,8 +89,8 @@ def _common(one: tuple[tuple[bytes, int], ...], other: tuple[tuple[bytes, int], 
     return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
-def ask(body: Mapping[str, Any], beta: str, seen: Beginnings, prices: Mapping[str, Any]) -> Ask:
-    """Read a request. Raises Unpriced for what runs on the API's side at a price that is not known."""
+def ask(body: Mapping[str, Any], sent: bytes, beta: str, seen: Beginnings, prices: Mapping[str, Any]) -> Ask:
+    """Read a request, given also `as_sent`. Raises Unpriced for what runs on the API's side at a price that is not known."""
     model = str(body["model"])
     fast, geo = body.get("speed") == "fast", body.get("inference_geo") not in (None, "global")
     price = model_price(model, prices).times(surcharge(model, fast=fast, one_country=geo))
@@ -103,7 +104,7 @@ def ask(body: Mapping[str, Any], beta: str, seen: Beginnings, prices: Mapping[st
         kind=kind,
         units=units,
         tokens=seen.tokens(kind, units),
-        cached=_cached(body),
+        cached=_cached(sent),
         max_tokens=int(body["max_tokens"]),
         searches=_searches(body),
     )
@@ -131,9 +132,7 @@ def _units(body: Mapping[str, Any]) -> Iterator[tuple[bytes, int]]:
     for number, part in enumerate(parts):
         for unit in part:
             special: list[int] = []
-            text = json.dumps(_plain(unit, special), ensure_ascii=False, separators=(",", ":")).encode(
-                "utf-8", "replace"
-            )
+            text = as_sent(_plain(unit, special))
             yield blake2b(text, digest_size=16, person=b"%d" % number).digest(), len(text) + sum(special)
 
 
@@ -154,15 +153,16 @@ def _plain(unit: Any, special: list[int]) -> Any:
     return plain
 
 
-def _cached(value: Any) -> str:
-    """The longest life that anything in the request asks the cache for: "1h", "5m" or ""."""
-    if isinstance(value, list):
-        return max(map(_cached, value), key=("", "5m", "1h").index, default="")
-    if not isinstance(value, dict):
+def _cached(sent: bytes) -> str:
+    """The longest life that anything in the request may ask the cache for: "1h", "5m" or "" for none."""
+    if b'"cache_control"' not in sent:
         return ""
-    mark = value.get("cache_control")
-    own = ("5m" if mark.get("ttl", "5m") == "5m" else "1h") if isinstance(mark, dict) else ""
-    return max([own, *map(_cached, value.values())], key=("", "5m", "1h").index)
+    return "1h" if b'"1h"' in sent else "5m"
+
+
+def as_sent(body: Mapping[str, Any]) -> bytes:
+    """The request in our own words: what was counted is what is sent, whatever the original spelled twice."""
+    return _JSON.encode(body).encode("utf-8", "backslashreplace")
 
 
 def lowered(body: dict[str, Any], max_tokens: int, searches: int) -> dict[str, Any]:

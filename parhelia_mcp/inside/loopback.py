@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -41,6 +42,15 @@ class Server(uvicorn.Server):
         self.force_exit = True
         with anyio.move_on_after(STOP_S, shield=True):
             await self.shutdown()
+
+
+def listening(port: int) -> socket.socket:
+    """A socket on 127.0.0.1; one that says it is TCP, for only on such does asyncio send small parts at once."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen(128)
+    return listener
 
 
 def passed_on(headers: Iterable[tuple[bytes, bytes]], *but: bytes) -> list[tuple[bytes, bytes]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hmac
 import json
-import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
@@ -25,7 +24,7 @@ from starlette.responses import Response, StreamingResponse
 
 from parhelia_mcp.inside import bounds
 from parhelia_mcp.inside.book import Book
-from parhelia_mcp.inside.loopback import Server, betas_of, chunks, hand, passed_on, refusal, token_of
+from parhelia_mcp.inside.loopback import Server, betas_of, chunks, hand, listening, passed_on, refusal, token_of
 from parhelia_mcp.inside.usage import UsageReader, counts, tokens_in
 from parhelia_mcp.model import dollars
 from parhelia_mcp.prices import cost_micro
@@ -121,7 +120,7 @@ class Meter:
         """
         for entry in self._book.closed:
             self._report(entry)
-        listener = socket.create_server(("127.0.0.1", port), backlog=128)
+        listener = listening(port)
         self.port = listener.getsockname()[1]
         server = Server(self, lambda: task_status.started(self.port))
         async with httpx.AsyncClient(timeout=TIMEOUT, limits=httpx.Limits(keepalive_expiry=5)) as self._client:
@@ -153,7 +152,8 @@ class Meter:
     async def _message(self, request: Request) -> Response:
         try:
             body = json.loads(await request.body())
-            ask = bounds.ask(body, betas_of(request), self._seen, self._prices)
+            raw = bounds.as_sent(body)
+            ask = bounds.ask(body, raw, betas_of(request), self._seen, self._prices)
         except bounds.Unpriced as unpriced:
             return refusal(
                 400, "invalid_request_error", f"Parhelia: {unpriced} has no price, so it cannot be used here."
@@ -167,7 +167,8 @@ class Meter:
                 self.exhausted.set()
                 return self._poor(ask)
             bound = ask.bound(*size)
-            raw = _as_sent(bounds.lowered(body, *size))
+            if size != (ask.max_tokens, ask.searches):
+                raw = bounds.as_sent(bounds.lowered(body, *size))
             model = str(body["model"])
             call = _Call(self._book.reserve(bound, model), bound, ask, size[0], model)
         finally:
@@ -249,9 +250,3 @@ class Meter:
     def _report(self, entry: Mapping[str, Any]) -> None:
         detail = {name: value for name, value in entry.items() if name not in ("close", "micro")}
         self._emit("usage", key=f"m{entry['close']}", micro_usd=entry["micro"], **{**counts({}), **detail})
-
-
-def _as_sent(body: Mapping[str, Any]) -> bytes:
-    """The request in our own words: what was counted is what is sent, whatever the original spelled twice."""
-    text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.encode("utf-8", "backslashreplace")

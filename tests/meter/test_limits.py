@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
@@ -100,6 +101,29 @@ def test_the_beginning_is_only_shared_with_a_request_that_begins_alike(tmp_path)
             gate.set()
             sent.join()
     assert reserved[1] < 50_000 * 5 < reserved[2]
+
+
+@pytest.mark.parametrize(
+    ("mark", "factor"), [({}, 1.0), ({"cache_control": {}}, 1.25), ({"cache_control": {"ttl": "1h"}}, 2.0)]
+)
+def test_input_is_reserved_at_the_dearest_price_that_it_can_have(tmp_path, mark, factor):
+    gate = threading.Event()
+    asked = body(
+        max_tokens=0, messages=[{"role": "user", "content": [{"type": "text", "text": "a\ud800" * 9_000, **mark}]}]
+    )
+    with fake_api([say("done").but(gate=gate)]) as api, metered(api.url, tmp_path / "book", cap_micro=10**7) as running:
+        raw = json.dumps(asked).encode()
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        sent = threading.Thread(
+            target=httpx.post, args=(running.url + "/v1/messages",), kwargs={"content": raw, "headers": headers}
+        )
+        sent.start()
+        until(lambda: len(api.messages) == 1)
+        tokens = running.meter.reserved_micro / (5 * factor)
+        gate.set()
+        sent.join()
+    assert 63_000 < tokens < 65_000  # a half of a pair is sent as six bytes
+    assert api.messages[0].body["messages"] == asked["messages"]
 
 
 def test_a_request_waits_while_another_may_still_take_the_money(tmp_path):
