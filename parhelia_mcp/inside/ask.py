@@ -36,10 +36,16 @@ class Ask:
         return stream.line(" ".join(f"{each.get('question')} {_numbered(each)}".strip() for each in self.questions))
 
     def reply(self, allow: bool, text: str | None) -> dict[str, Any]:
-        """The client's form of the answer. Raises Usage `answer-needed` when a question is answered with nothing."""
+        """The client's form of the answer. Raises Usage `answer-needed` when it is none.
+
+        A permission takes no text: whoever wrote something has not said yes.
+        """
         if not allow:
             return {"behavior": "deny", "message": text or DENIED}
         if self.kind == "permission":
+            if text:
+                what = f"The session waits for {self.summary}. That takes allow or deny; it still waits."
+                raise Usage("answer-needed", what, "parhelia send ID allow")
             return {"behavior": "allow", "updatedInput": self.input}
         return {"behavior": "allow", "updatedInput": {**self.input, "answers": self._answers(text or "")}}
 

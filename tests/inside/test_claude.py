@@ -118,6 +118,8 @@ def test_a_permission_is_waited_for_and_allowed_or_denied(tmp_path):
     both = use("Bash", command="touch allowed") + use("Bash", command="touch denied")
     with fake_api([both, say("done")]) as api, working(make_room(tmp_path, api.url, "go")) as session:
         until(lambda: session.room.state == "waiting")
+        with pytest.raises(Usage, match="it still waits"):
+            session.answer(True, "only if the tests pass")
         with pytest.raises(TimeoutError):
             session.end.result(0.3)
         session.answer(True)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from parhelia_mcp.errors import Usage
-from parhelia_mcp.inside import stream
+from parhelia_mcp.inside import stream, wire
 from parhelia_mcp.inside.ask import Ask
 from parhelia_mcp.inside.claude_home import environment, taken_in, write
 from parhelia_mcp.model import Reason
@@ -142,6 +142,8 @@ def test_a_refusal_always_says_why():
     asked = Ask("r", "Bash", {"command": "rm -rf build"})
     assert asked.summary == "permission for Bash rm -rf build"
     assert asked.reply(False, None) == {"behavior": "deny", "message": "The user said no."}
+    with pytest.raises(Usage, match="allow or deny"):
+        asked.reply(True, "only if the tests pass")
     assert asked.reply(True, None) == {"behavior": "allow", "updatedInput": {"command": "rm -rf build"}}
 
 
@@ -171,3 +173,16 @@ def test_an_oauth_upstream_gets_the_token_where_the_client_adds_its_headers():
     assert (env["CLAUDE_CODE_OAUTH_TOKEN"], env["ANTHROPIC_BASE_URL"]) == ("T", "http://127.0.0.1:81")
     assert "ANTHROPIC_AUTH_TOKEN" not in env
     assert env["NO_PROXY"] == "internal.example,127.0.0.1,localhost"
+
+
+@pytest.mark.parametrize(
+    ("event", "key"),
+    [
+        ({"type": "user", "uuid": "u", "isReplay": True}, "u"),
+        ({"type": "user", "uuid": "u"}, None),
+        ({"type": "control_response", "response": {"request_id": "r"}}, "r"),
+        ({"type": "result", "uuid": "u"}, None),
+    ],
+)
+def test_only_the_clients_receipts_are_proof(event, key):
+    assert wire.acknowledged(event) == key
