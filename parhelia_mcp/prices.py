@@ -172,7 +172,14 @@ def worst_case(
 
 
 def cost_micro(usage: Mapping[str, Any], price: ModelPrice) -> int:
-    """What a finished request costs, from the `usage` of the API; a part of a micro-dollar counts as a whole."""
+    """What a finished request costs, from the `usage` of the API; a part of a micro-dollar counts as a whole.
+
+    Where the API worked in several passes, `iterations` lists them all and the totals beside it only the last.
+    """
+    passes = [one for one in usage.get("iterations") or () if isinstance(one, dict)]
+    if passes:
+        rest = {name: value for name, value in usage.items() if name != "iterations"}
+        return max(cost_micro(rest, price), sum(cost_micro(one, price) for one in passes))
 
     def count(table: Mapping[str, Any], key: str) -> int:
         return int(table.get(key) or 0)

@@ -84,6 +84,16 @@ def test_a_reply_costs_what_the_client_itself_counts():
     assert cost_micro({"input_tokens": None, "output_tokens": 1}, model_price("claude-haiku-4-5")) == 5
 
 
+def test_every_pass_of_a_reply_is_paid_for():
+    price = model_price("claude-opus-4-8")
+    last = {"input_tokens": 10, "output_tokens": 5}
+    first = {"input_tokens": 1000, "output_tokens": 100}
+    assert cost_micro({**last, "iterations": [first, last]}, price) == cost_micro(first, price) + cost_micro(
+        last, price
+    )
+    assert cost_micro({**last, "iterations": [last]}, price) == cost_micro(last, price)
+
+
 tokens = st.integers(0, 2_000_000)
 
 

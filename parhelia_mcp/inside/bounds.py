@@ -21,6 +21,7 @@ IMAGE_TOKENS = 5_000  # the most an image may have
 DOCUMENT_TOKENS = 200_000  # the most we believe of a document that is not plain text
 SEARCH_TOKENS = 60_000  # what one web search may add to the input of its request
 LEAST_THINKING = 1024  # the API takes no smaller budget
+PARTS = ("tools", "system", "messages")
 SOURCES = frozenset({"base64", "url", "file"})
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 REMEMBERED = 32  # requests whose beginnings are remembered: the main agent's and its subagents'
@@ -42,11 +43,13 @@ class Ask:
     cached: str
     max_tokens: int
     searches: int
+    passes: int  # 2 where the API may first sum the conversation up, which is a reply of its own
 
     def bound(self, max_tokens: int, searches: int) -> int:
         """The most it costs when it may write `max_tokens` and search so often."""
         into = self.tokens + searches * SEARCH_TOKENS
-        return worst_case(self.price, into, max_tokens, cached=self.cached, searches=searches)
+        each = worst_case(self.price, into, max_tokens, cached=self.cached, searches=searches)
+        return self.passes * each
 
     def fitting(self, micro: int | None, least: int) -> tuple[int, int] | None:
         """The largest (max_tokens, searches) that `micro` pays for; None where not even `least` tokens fit."""
@@ -54,7 +57,7 @@ class Ask:
             return self.max_tokens, self.searches
         for searches in range(self.searches, min(self.searches, 1) - 1, -1):
             room = micro - self.bound(0, searches)
-            tokens = min(self.max_tokens, room * MICRO // max(self.price.output, 1))
+            tokens = min(self.max_tokens, room // self.passes * MICRO // max(self.price.output, 1))
             if room >= 0 and tokens >= min(least, self.max_tokens):
                 return tokens, searches
         return None
@@ -94,20 +97,27 @@ def ask(body: Mapping[str, Any], sent: bytes, beta: str, seen: Beginnings, price
     model = str(body["model"])
     fast, geo = body.get("speed") == "fast", body.get("inference_geo") not in (None, "global")
     price = model_price(model, prices).times(surcharge(model, fast=fast, one_country=geo))
-    options = {
-        name: body.get(name) for name in ("model", "thinking", "context_management", "tool_choice", "output_config")
-    }
-    kind = blake2b(json.dumps([beta, options], sort_keys=True).encode()).digest()
+    rest = {name: value for name, value in body.items() if name not in PARTS}
+    alike = {name: value for name, value in rest.items() if name not in ("max_tokens", "stream", "metadata")}
+    kind = blake2b(as_sent({**alike, "beta": beta})).digest()
     units = tuple(_units(body))
     return Ask(
         price=price,
         kind=kind,
         units=units,
-        tokens=seen.tokens(kind, units),
+        tokens=seen.tokens(kind, units) + len(as_sent(rest)),
         cached=_cached(sent),
-        max_tokens=int(body["max_tokens"]),
+        max_tokens=_max_tokens(body),
         searches=_searches(body),
+        passes=2 if b'"compact' in as_sent(rest.get("context_management") or {}) else 1,
     )
+
+
+def _max_tokens(body: Mapping[str, Any]) -> int:
+    limit = body["max_tokens"]
+    if type(limit) is not int or limit < 0:
+        raise ValueError(limit)
+    return limit
 
 
 def _searches(body: Mapping[str, Any]) -> int:
@@ -128,7 +138,8 @@ def _searches(body: Mapping[str, Any]) -> int:
 def _units(body: Mapping[str, Any]) -> Iterator[tuple[bytes, int]]:
     """The parts of a request in the order in which the API joins them."""
     system = body.get("system") or []
-    parts = (body.get("tools") or [], [system] if isinstance(system, str) else system, body.get("messages") or [])
+    tools, messages = body.get("tools") or [], body.get("messages") or []
+    parts = (tools, [system] if isinstance(system, str) else system, messages)
     for number, part in enumerate(parts):
         for unit in part:
             special: list[int] = []

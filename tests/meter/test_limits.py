@@ -73,6 +73,7 @@ def test_an_image_counts_as_one_and_words_that_look_like_one_count_as_words(tmp_
     hidden = body(
         messages=[{"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "b", "input": image}]}]
     )
+    schema = body(output_config={"format": {"type": "json_schema", "schema": {"title": "A" * 10**6}}})
     marked = body(
         messages=[{"role": "user", "content": [{"type": "tool_use", "input": {"cache_control": "A" * 10**6}}]}]
     )
@@ -80,6 +81,17 @@ def test_an_image_counts_as_one_and_words_that_look_like_one_count_as_words(tmp_
         assert post(running.url, shown).status_code == 200
         assert post(running.url, hidden).status_code == 402
         assert post(running.url, marked).status_code == 402
+        assert post(running.url, schema).status_code == 402
+
+
+def test_a_summary_that_the_api_may_write_first_is_paid_for_too(tmp_path):
+    asked = body(context_management={"edits": [{"type": "compact_20260112"}]})
+    with fake_api([say("done").but(times=0)]) as api:
+        for number, cap in enumerate((60_000, 70_000)):
+            with metered(api.url, tmp_path / str(number), cap_micro=cap) as running:
+                assert post(running.url, asked).status_code == 200
+    lowered, whole = (seen.body["max_tokens"] for seen in api.messages)
+    assert 950 < lowered < whole == 1000
 
 
 def test_the_beginning_is_only_shared_with_a_request_that_begins_alike(tmp_path):

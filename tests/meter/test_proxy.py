@@ -13,6 +13,8 @@ from parhelia_mcp.inside.meter import Credential
 from tests.fake_api import fail, fake_api, say
 from tests.meter.running import KEY, OPUS, TOKEN, body, metered, post
 
+NEGATIVE = b'{"model": "m", "max_tokens": -1000000, "messages": []}'
+
 
 def test_a_reply_in_one_piece_is_passed_on_and_charged(tmp_path):
     with fake_api([say("hello")]) as api, metered(api.url, tmp_path / "book") as running:
@@ -125,7 +127,7 @@ def test_what_was_counted_is_what_is_sent(tmp_path):
     assert api.messages[0].raw.count(b"max_tokens") == 1
 
 
-@pytest.mark.parametrize("raw", [b"", b"[]", b"{", b'{"model": "x"}', b"[" * 100_000])
+@pytest.mark.parametrize("raw", [b"", b"[]", b"{", b'{"model": "x"}', b"[" * 100_000, NEGATIVE])
 def test_nonsense_is_refused_before_anything_is_reserved(tmp_path, raw):
     headers = {"authorization": f"Bearer {TOKEN}"}
     with fake_api([]) as api, metered(api.url, tmp_path / "book", cap_micro=10**6) as running:
