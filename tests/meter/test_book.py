@@ -94,6 +94,29 @@ def test_a_kill_before_the_disk_has_a_reservation_charges_it_all_the_same(tmp_pa
     book.close()
 
 
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from parhelia_mcp.inside.book import Book
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+book = Book(Path(sys.argv[1]), 1000)
+book.reserve(100, "m")
+resource.setrlimit(resource.RLIMIT_FSIZE, (Path(sys.argv[1]).stat().st_size + 10, resource.RLIM_INFINITY))
+try:
+    book.reserve(200, "m")
+except OSError:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    book.reserve(300, "m")
+"""
+
+
+def test_a_full_disk_leaves_no_half_line_behind(tmp_path):
+    subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path / "book"], check=True)
+    book = Book(tmp_path / "book", CAP)
+    assert book.spent_micro == 400
+    book.close()
+
+
 def test_a_damaged_book_is_not_taken_for_an_empty_one(tmp_path):
     (tmp_path / "book").write_text('{"open":1,"micro":5,"model":"m"}\ngarbage\n')
     with pytest.raises(Corrupted) as damaged:
