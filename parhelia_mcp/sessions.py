@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from parhelia_mcp import budget, follow, prices
 from parhelia_mcp.context import Context
@@ -48,23 +47,24 @@ def worst_case(
     return Cost(rate, compute, limit - compute if tokens else 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a session may use and cost."""
+
+    sizes: Sizes
+    region: str | None
+    timeout_s: float
+    max_usd: float | None
+    cost: Cost
+
+
 def create(
-    ctx: Context,
-    task: Task,
-    number: int,
-    spec: Spec,
-    sources: list[tuple[str, str]],
-    *,
-    sizes: Sizes,
-    region: str | None,
-    timeout_s: float,
-    max_usd: float | None,
-    cost: Cost,
-    new_task: bool,
-) -> tuple[Session, budget.Standing]:
+    ctx: Context, task: Task, number: int, spec: Spec, sources: list[tuple[str, str]], asked: Asked, *, new_task: bool
+) -> Session:
     """Store the session (and its task) and reserve its worst case, or do neither.
 
-    Raises Refused `over-budget`; Busy `task-is-live` where another session of the task lives.
+    `sources` are (path below the task's directory, file here). Raises Refused `over-budget`; Busy `task-is-live` where
+    another session of the task lives.
     """
     session = Session(
         id=session_id(task.id, number),
@@ -75,16 +75,16 @@ def create(
         reason=None,
         detail=None,
         provider=task.provider,
-        cpu=sizes.cpu,
-        memory_gb=sizes.memory_gb,
-        gpu=sizes.gpu,
-        region=region,
-        timeout_s=timeout_s,
-        max_usd=max_usd,
-        tokens_micro=cost.tokens,
-        rate_micro=cost.rate,
+        cpu=asked.sizes.cpu,
+        memory_gb=asked.sizes.memory_gb,
+        gpu=asked.sizes.gpu,
+        region=asked.region,
+        timeout_s=asked.timeout_s,
+        max_usd=asked.max_usd,
+        tokens_micro=asked.cost.tokens,
+        rate_micro=asked.cost.rate,
         created_at=timestamp(),
-        spec=_json(spec),
+        spec=asdict(spec),
         sources=[list(source) for source in sources],
         agent_session=spec.agent.session_id,
     )
@@ -92,18 +92,20 @@ def create(
     with ctx.store.transaction() as db:
         if new_task:
             ctx.store.add_task(db, task)
-        elif alive := [other for other in ctx.store.sessions(task.id) if other.live]:
-            raise Busy(
-                "task-is-live",
-                f"{alive[0].id} is {alive[0].state}; a task has one living session. Nothing was started.",
-                f"parhelia session kill {alive[0].id}",
-            )
+        else:
+            _alone(ctx, task)
         ctx.store.add_session(db, session)
-        after = budget.admit(ctx, db, session, cost.compute, cost.tokens)
+        budget.admit(ctx, db, session, asked.cost.compute, asked.cost.tokens)
     reach("submit.after_reserve")
     budget.publish(ctx)
-    return session, after
+    return session
 
 
-def _json(spec: Spec) -> dict[str, Any]:
-    return asdict(spec)
+def _alone(ctx: Context, task: Task) -> None:
+    alive = [other for other in ctx.store.sessions(task.id) if other.live]
+    if alive:
+        raise Busy(
+            "task-is-live",
+            f"{alive[0].id} is {alive[0].state}; a task has one living session. Nothing was started.",
+            f"parhelia session kill {alive[0].id}",
+        )

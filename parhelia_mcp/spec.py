@@ -5,6 +5,7 @@ Limits of a session never change; more money or time is the next session. No sec
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,11 @@ class Spec:
     def read(cls, path: Path) -> Spec | None:
         """The spec in `path`, or None while it has not been delivered."""
         raw = files.read_json(path)
-        if raw is None:
-            return None
+        return None if raw is None else cls.of(raw)
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Spec:
+        """The spec that JSON data says."""
         return cls(
             **{
                 **raw,

@@ -27,6 +27,8 @@ TABLE = {  # command -> module of this package : attribute
     "attach": "room:attach",
     "ssh-config": "room:ssh_config",
     "pull": "work:pull",
+    "checkpoint": "keep:checkpoint",
+    "resume": "keep:resume",
     "budget": "money:budget",
     "config": "setup:config",
     "mcp": "setup:mcp",

@@ -53,7 +53,7 @@ def run(ctx: Context, request: Request) -> Result:
             "no-result", f"{session.id} changed no file, so there is nothing to pull.", f"parhelia logs {session.task}"
         )
     source = Path(task.source)
-    sent = follow.workspace_of(session)
+    sent = follow.spec_of(session).workspace
     landed = workspace.land(source, sent, bundle, task=session.task, number=session.number)
     applied = workspace.apply(source, sent, landed.ref or bundle) if request.apply else None
     return Result(

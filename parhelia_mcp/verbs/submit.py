@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 import uuid
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from parhelia_mcp import budget, controller, credentials, files, follow, session
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Refused, Unreachable, Usage
 from parhelia_mcp.model import Reason, Sizes, State, dollars, new_task_id, session_id, timestamp
-from parhelia_mcp.spec import Agent, CheckpointPolicy, Limits, Spec
+from parhelia_mcp.spec import Agent, CheckpointPolicy, Limits, Spec, Workspace
 from parhelia_mcp.store import Session, Task
 
 ANSWER_S = 2.0  # what the provider gets to refuse, before the answer is "pending"
@@ -86,8 +87,8 @@ def run(ctx: Context, request: Request) -> Result:
         return _estimate(ctx, cost)
     agent = agent_for(ctx, request, provider)
     task_id = new_task_id()
-    session, _ = _store(ctx, request, task_id, provider, sizes, region, timeout_s, cost, agent)
-    return _launch(ctx, session)
+    session = _store(ctx, request, task_id, provider, sizes, region, timeout_s, cost, agent)
+    return launch(ctx, session)
 
 
 def _one_job(request: Request) -> None:
@@ -215,56 +216,82 @@ def _store(
     timeout_s: float,
     cost: sessions.Cost,
     agent: Agent,
-) -> tuple[Session, budget.Standing]:
-    """Pack the workspace, then store and reserve in one transaction; a refusal leaves nothing behind."""
+) -> Session:
+    """Gather the files, then store and reserve in one transaction; a refusal leaves nothing behind."""
     directory = files.private_dir(ctx.session_dir(task_id, 1))
     try:
-        source = Path(request.workspace).expanduser() if request.workspace else ctx.cwd
-        source = source if source.is_absolute() else ctx.cwd / source
-        packed = workspace.pack(source, directory, cache=files.private_dir(ctx.home / "repos"))
+        given = (
+            _fork(ctx, request.from_checkpoint, task_id) if request.from_checkpoint else _pack(ctx, request, directory)
+        )
+        command = tuple(request.command) if request.command else None
         task = Task(
             id=task_id,
             created_at=timestamp(),
             prompt=request.prompt,
-            command=tuple(request.command) if request.command else None,
+            command=command,
             provider=provider,
-            source=str(source.resolve()),
-            repository=str(packed.repository) if packed.repository else None,
+            source=given.source,
+            repository=given.repository,
             idempotency_key=request.idempotency_key,
             request=request.model_dump(exclude_none=True, exclude={"prompt", "command"}),
         )
         spec = Spec(
             task=task_id,
             session=session_id(task_id, 1),
-            workspace=packed.workspace,
-            sizes={"cpu": sizes.cpu, "memory_gb": sizes.memory_gb, "gpu": sizes.gpu},
+            workspace=given.workspace,
+            sizes=sizes._asdict(),
             limits=limits_for(sizes, request.max_usd, cost, agent),
-            agent=agent,
+            agent=replace(agent, session_id=given.talk or agent.session_id, resume=given.talk is not None),
             checkpoint=policy_for(ctx),
             prompt=request.prompt,
-            command=tuple(request.command) if request.command else None,
+            command=command,
+            message=request.prompt if given.talk else None,
             prices=dict(ctx.loaded.config.prices),
         )
-        sources = [(name, str(path)) for name, path in packed.sources]
-        return sessions.create(
-            ctx,
-            task,
-            1,
-            spec,
-            sources,
-            sizes=sizes,
-            region=region,
-            timeout_s=timeout_s,
-            max_usd=request.max_usd,
-            cost=cost,
-            new_task=True,
-        )
+        asked = sessions.Asked(sizes, region, timeout_s, request.max_usd, cost)
+        return sessions.create(ctx, task, 1, spec, given.sources, asked, new_task=True)
     except BaseException:
         shutil.rmtree(ctx.task_dir(task_id), ignore_errors=True)
         raise
 
 
-def _launch(ctx: Context, session: Session) -> Result:
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What a first session starts from; `sources` are (path below the task's directory, file here)."""
+
+    workspace: Workspace
+    sources: list[tuple[str, str]]
+    source: str | None
+    repository: str | None
+    talk: str | None = None  # the id of a conversation that comes along
+
+
+def _pack(ctx: Context, request: Request, directory: Path) -> _Given:
+    source = Path(request.workspace).expanduser() if request.workspace else ctx.cwd
+    source = source if source.is_absolute() else ctx.cwd / source
+    packed = workspace.pack(source, directory, cache=files.private_dir(ctx.home / "repos"))
+    sources = [(f"sessions/1/{name}", str(path)) for name, path in packed.sources]
+    repository = str(packed.repository) if packed.repository else None
+    return _Given(packed.workspace, sources, str(source.resolve()), repository)
+
+
+def _fork(ctx: Context, checkpoint: str, task_id: str) -> _Given:
+    """A checkpoint of another task as the start of this one, in a store of its own; the original is not touched."""
+    from parhelia_mcp import task_checkpoints
+    from parhelia_mcp.checkpoint.compare import export
+
+    session, found = task_checkpoints.find(ctx, checkpoint)
+    origin = ctx.store.task(session.task)
+    home = ctx.task_dir(task_id)
+    export(task_checkpoints.mirrored(ctx, session, packs=True), found, home / "checkpoints")
+    kept = sorted(path for path in (home / "checkpoints").rglob("*") if path.is_file())
+    sources = [(str(path.relative_to(home)), str(path)) for path in kept]
+    begun = replace(follow.spec_of(session).workspace, inputs=(), checkpoint=found.hash)
+    talk = found.agent.session_id if found.agent.transcript else None
+    return _Given(begun, sources, origin.source, origin.repository, talk)
+
+
+def launch(ctx: Context, session: Session) -> Result:
     """Give the provider its two seconds, leave the rest to the controller. Raises what the provider definitely refused."""
     began = time.monotonic()
     session = follow.advance(ctx, session)
@@ -296,6 +323,11 @@ def answer(ctx: Context, session: Session, note: str | None = None) -> Result:
         next=f"parhelia logs {session.task} --follow",
         note=note,
     )
+
+
+def remaining(ctx: Context) -> float:
+    """Dollars left under the ceiling."""
+    return dollars(budget.standing(ctx).remaining)
 
 
 def _estimate(ctx: Context, cost: sessions.Cost) -> Result:

@@ -1,0 +1,109 @@
+"""From a reservation to a runner that has been told what to do."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+from parhelia_mcp import credentials, locks
+from parhelia_mcp.context import Context
+from parhelia_mcp.errors import Corrupted, LocalFault, NotFound, Refused, Unreachable, Usage
+from parhelia_mcp.failpoint import reach
+from parhelia_mcp.follow.session import is_local, open_sandbox
+from parhelia_mcp.follow.settle import settle
+from parhelia_mcp.model import Reason, State, moment, now, timestamp
+from parhelia_mcp.providers.base import SandboxSpec
+from parhelia_mcp.ssh import keys
+from parhelia_mcp.store import Session
+
+START_WITHIN = timedelta(minutes=30)  # a start that no provider would give by then has failed
+RETRY = timedelta(seconds=5)  # after a provider that did not answer
+
+
+def start(ctx: Context, session: Session) -> Session:
+    if session.kill_requested_at:
+        return settle(ctx, session, State.KILLED, Reason.KILLED_BY_USER, None, "killed before it started", None)
+    if moment(session.created_at) + START_WITHIN < now():
+        why = session.observed_why or "no sandbox came"
+        return settle(
+            ctx,
+            session,
+            State.FAILED,
+            Reason.START_TIMEOUT,
+            None,
+            f"not started within {START_WITHIN.seconds // 60} minutes: {why}",
+            None,
+        )
+    if session.next_try_at and moment(session.next_try_at) > now():
+        return session
+    if not is_local(ctx, session):
+        return _create(ctx, session)
+    with locks.exclusive(ctx.home / "start.lock", wait_s=10, what="another start on this machine"):
+        if why := _no_room(ctx, session):
+            return session if session.observed_why == why else ctx.store.update(session.id, observed_why=why)
+        return _create(ctx, session)
+
+
+def _create(ctx: Context, session: Session) -> Session:
+    began = now()  # before it exists: what it costs is never less than what is charged
+    try:
+        spec = _sandbox_spec(ctx, session)
+        handle = ctx.provider(session.provider).start(spec)
+    except Unreachable as problem:
+        return ctx.store.update(
+            session.id,
+            observed=False,
+            observed_why=problem.message,
+            next_try_at=timestamp(now() + RETRY),
+        )
+    except (Refused, Usage, NotFound, LocalFault, Corrupted) as problem:
+        return settle(ctx, session, State.FAILED, Reason.START_FAILED, None, str(problem), None)
+    reach("start.created")
+    return ctx.store.update(
+        session.id,
+        state=State.STARTING,
+        handle={"provider": handle.provider, "name": handle.name, "data": dict(handle.data)},
+        started_at=timestamp(began),
+        deadline=timestamp(began + timedelta(seconds=session.timeout_s)),
+        observed=True,
+        observed_at=timestamp(began),
+        observed_why=None,
+    )
+
+
+def _no_room(ctx: Context, session: Session) -> str:
+    """Why a local session has to wait for others, or nothing."""
+    most = ctx.loaded.config.local.max_sessions
+    before = [
+        other for other in ctx.store.live(session.provider) if other.handle is not None and other.id != session.id
+    ]
+    return f"waits for a free place: {len(before)} of {most} local sessions run" if len(before) >= most else ""
+
+
+def _sandbox_spec(ctx: Context, session: Session) -> SandboxSpec:
+    kind = (session.spec or {}).get("agent", {}).get("kind")
+    secret = credentials.resolve(ctx) if kind == "claude" else credentials.NONE
+    return SandboxSpec(
+        name=session.id,
+        sizes=session.sizes,
+        timeout_s=session.timeout_s,
+        tags={"parhelia": "1", "owner": ctx.owner, "task": session.task, "session": session.id},
+        region=session.region,
+        secrets=secret.secrets,
+        credential={**secret.values, **keys.make(ctx.home, session.id).for_sandbox()},
+    )
+
+
+def deliver(ctx: Context, session: Session) -> Session:
+    """Put the inputs, then the spec: its arrival is what the runner waits for."""
+    sandbox = open_sandbox(ctx, session)
+    for name, path in session.sources or ():
+        if not is_local(ctx, session) or Path(path) != ctx.task_dir(session.task) / name:
+            sandbox.put(name, Path(path), deadline=600)
+    reach("deliver.inputs")
+    raw = dict(session.spec or {})
+    raw["limits"] = {**raw["limits"], "deadline": session.deadline}
+    sandbox.put("spec.json", json.dumps(raw, ensure_ascii=False).encode())
+    reach("deliver.spec")
+    return ctx.store.update(session.id, delivered_at=timestamp())

@@ -1,0 +1,198 @@
+"""Go on from a checkpoint: as the next session of the task, or in a directory of your own."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from parhelia_mcp import files, follow, sessions, task_checkpoints
+from parhelia_mcp.checkpoint import create, restore
+from parhelia_mcp.checkpoint.manifest import Facts, Manifest
+from parhelia_mcp.checkpoint.store import Store
+from parhelia_mcp.context import Context
+from parhelia_mcp.errors import Busy, Refused, Usage
+from parhelia_mcp.model import session_id
+from parhelia_mcp.spec import Spec
+from parhelia_mcp.store import Session
+from parhelia_mcp.verbs import submit
+
+CONVERSATION = ".parhelia/conversation"
+
+
+class Request(BaseModel, extra="forbid"):
+    """Continue a task from a checkpoint."""
+
+    id: Annotated[str, Field(description="Task or session")]
+    checkpoint_id: Annotated[str | None, Field(description="Default: the newest that verifies")] = None
+    target: Annotated[str | None, Field(description="Restore into this directory instead of starting a session")] = None
+    force: bool = False
+    memory: Annotated[float | None, Field(gt=0, le=4096, allow_inf_nan=False)] = None
+    gpu: str | None = None
+    region: str | None = None
+    message: str | None = None
+
+
+class Result(BaseModel):
+    task_id: str
+    session_id: str | None
+    state: str
+    checkpoint_id: str
+    reserved_usd: float
+    estimate_usd: float
+    remaining_usd: float
+    target: str | None = None
+    files: int | None = None
+    saved: str | None = None
+    lowered: list[str] = []
+    next: str
+    note: str | None = None
+
+    @property
+    def as_submitted(self) -> submit.Result:
+        names = submit.Result.model_fields
+        return submit.Result(**{name: value for name, value in self.model_dump().items() if name in names})
+
+
+def run(ctx: Context, request: Request) -> Result:
+    """Raises Busy `session-live`, NotFound `no-checkpoint`, Corrupted with the last good one, Refused over budget."""
+    session = ctx.store.find(request.id)
+    if session.live:
+        session = follow.advance(ctx, session)
+    if session.live and not request.target:
+        raise Busy(
+            "session-live",
+            f"{session.id} is {session.state}; it is not resumed while it lives.",
+            f'parhelia send {session.task} "...", or parhelia session kill {session.task}',
+        )
+    session, chosen = _chosen(ctx, session, request.checkpoint_id)
+    if request.target:
+        return _home(ctx, session, chosen, Path(request.target), request.force)
+    return start(
+        ctx, session, chosen, memory=request.memory, gpu=request.gpu, region=request.region, message=request.message
+    )
+
+
+def _chosen(ctx: Context, session: Session, wanted: str | None) -> tuple[Session, Manifest]:
+    if wanted is None:
+        return session, task_checkpoints.newest(ctx, session)
+    owner, found = task_checkpoints.find(ctx, wanted)
+    if owner.task != session.task:
+        raise Usage(
+            "other-task",
+            f"{found.id} is of {owner.task}, not of {session.task}; nothing was started.",
+            f'parhelia submit --from-checkpoint {found.id} "..."',
+        )
+    return session, found
+
+
+def start(
+    ctx: Context,
+    session: Session,
+    chosen: Manifest,
+    *,
+    memory: float | None = None,
+    gpu: str | None = None,
+    region: str | None = None,
+    message: str | None = None,
+) -> Result:
+    """The next session of the task, from this checkpoint, at the same path."""
+    ctx.config  # noqa: B018 - nothing starts on a broken configuration
+    latest = ctx.store.newest(session.task)
+    task = ctx.store.task(session.task)
+    number = latest.number + 1
+    sizes = submit.sizes_for(ctx, task.provider, latest.cpu, memory or latest.memory_gb or None, gpu or latest.gpu)
+    region = region or latest.region
+    before = follow.spec_of(latest)
+    request = submit.Request(
+        prompt=task.prompt, command=list(task.command) if task.command else None, model=before.agent.model
+    )
+    agent = submit.agent_for(ctx, request, task.provider)
+    continued = bool(chosen.agent.transcript and chosen.agent.session_id)
+    agent = replace(
+        agent,
+        resume=continued,
+        session_id=chosen.agent.session_id if continued else agent.session_id,
+        interactive=before.agent.interactive,
+    )
+    cost = sessions.worst_case(
+        ctx, task.provider, sizes, region, latest.timeout_s, latest.max_usd, agent.kind == "claude"
+    )
+    spec = Spec(
+        task=task.id,
+        session=session_id(task.id, number),
+        workspace=replace(before.workspace, inputs=(), checkpoint=chosen.hash),
+        sizes=sizes._asdict(),
+        limits=submit.limits_for(sizes, latest.max_usd, cost, agent),
+        agent=agent,
+        checkpoint=submit.policy_for(ctx),
+        prompt=task.prompt,
+        command=task.command,
+        message=message,
+        prices=dict(ctx.loaded.config.prices),
+    )
+    files.private_dir(ctx.session_dir(task.id, number))
+    asked = sessions.Asked(sizes, region, latest.timeout_s, latest.max_usd, cost)
+    made = sessions.create(ctx, task, number, spec, [], asked, new_task=False)
+    started = submit.launch(ctx, made)
+    return Result(**started.model_dump(), checkpoint_id=chosen.id)
+
+
+def _home(ctx: Context, session: Session, chosen: Manifest, target: Path, force: bool) -> Result:
+    """Files and conversation into a directory of the user's, and the command that continues there."""
+    target = target.expanduser()
+    target = target if target.is_absolute() else ctx.cwd / target
+    if ctx.home in (target, *target.parents) or target in ctx.home.parents:
+        raise Refused(
+            "bad-target",
+            f"{target} holds, or lies in, Parhelia's own files; nothing was touched.",
+            "name another directory",
+        )
+    store = task_checkpoints.mirrored(ctx, session, packs=True)
+    saved = _save_first(store, session, target) if force else None
+    done = restore.restore(store, chosen, target, force=force)
+    command = f"cd {shlex.quote(str(target))}"
+    if chosen.agent.transcript:
+        talk = restore.restore(store, chosen, target / CONVERSATION, part="conversation", force=True)
+        _keep_out_of_git(target)
+        transcript = talk.target / Path(chosen.agent.transcript).name
+        command += f" && claude --resume {shlex.quote(str(transcript))}"
+    kept = " and ".join(part for part in (saved and f"checkpoint {saved}", done.saved and str(done.saved)) if part)
+    return Result(
+        task_id=session.task,
+        session_id=None,
+        state="restored",
+        checkpoint_id=chosen.id,
+        reserved_usd=0,
+        estimate_usd=0,
+        remaining_usd=submit.remaining(ctx),
+        target=str(target),
+        files=done.files,
+        saved=kept or None,
+        lowered=list(done.lowered[:50]),
+        next=command,
+        note="conversation restored beside the files"
+        if chosen.agent.transcript
+        else "no conversation in this checkpoint",
+    )
+
+
+def _save_first(store: Store, session: Session, target: Path) -> str | None:
+    """What a forced restore is about to replace, as a checkpoint of its own."""
+    if not target.is_dir() or not any(target.iterdir()):
+        return None
+    return create.create(
+        store, [create.Source("workspace", target)], Facts(trigger="safety", task=session.task, session=session.id)
+    ).id
+
+
+def _keep_out_of_git(target: Path) -> None:
+    info = target / ".git" / "info"
+    if info.is_dir():
+        exclude = info / "exclude"
+        text = exclude.read_text() if exclude.exists() else ""
+        if "/.parhelia/" not in text.splitlines():
+            exclude.write_text(text.rstrip("\n") + ("\n" if text else "") + "/.parhelia/\n")
