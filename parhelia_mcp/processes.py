@@ -10,16 +10,18 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 MARKER = "PARHELIA_SESSION"  # in the environment of every process of a session
 CLEAN_SCANS = 10  # one clean scan leaves survivors of a process that forks a successor every 2 ms; ten did not
+_STOPPING_SCANS = 20  # a process that forks faster than it is found is let go on
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_SET_DUMPABLE, _SET_SUBREAPER = 4, 36
+_SET_DEATH_SIGNAL, _SET_DUMPABLE, _SET_SUBREAPER = 1, 4, 36
 
 
 class Identity(NamedTuple):
@@ -146,6 +148,22 @@ def send(pids: Iterable[int], number: signal.Signals) -> None:
             continue
 
 
+@contextmanager
+def stopped(find: Callable[[], Mapping[int, Stat]]) -> Iterator[None]:
+    """Hold still whatever `find` finds while inside; what somebody else had stopped stays stopped after."""
+    held: set[int] = set()
+    try:
+        for _ in range(_STOPPING_SCANS):
+            new = {pid for pid, row in find().items() if row.state not in "Tt"} - held
+            if not new:
+                break
+            send(new, signal.SIGSTOP)
+            held |= new
+        yield
+    finally:
+        send(held, signal.SIGCONT)
+
+
 def shared_memory(pids: Iterable[int]) -> int:
     """Bytes the processes use together, what they share counted once (PSS); RSS of one whose PSS cannot be read."""
     total = 0
@@ -181,6 +199,11 @@ def reap(before: Collection[Identity]) -> set[Identity]:
 def adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent dies."""
     ctypes.CDLL(None, use_errno=True).prctl(_SET_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_with_parent() -> None:
+    """Get SIGTERM when the parent dies."""
+    ctypes.CDLL(None, use_errno=True).prctl(_SET_DEATH_SIGNAL, signal.SIGTERM, 0, 0, 0)
 
 
 def hide_memory() -> None:

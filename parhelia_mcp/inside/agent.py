@@ -15,6 +15,7 @@ import anyio.abc
 
 from parhelia_mcp import files, processes
 from parhelia_mcp.inside.journal import Journal
+from parhelia_mcp.inside.owner import Owner
 from parhelia_mcp.model import Reason
 from parhelia_mcp.spec import Spec
 
@@ -47,14 +48,17 @@ class Room:
     changed: Callable[[], None]  # state.json is to be written again
     spared: frozenset[int]  # the runner's own processes, which are not the agent's
     failed: Callable[[OSError], None]  # a log could not be written: the disk is full
+    owner: Owner | None = None  # whom `spawn` starts programs as; None: our own user
     counters: dict[str, float] = field(default_factory=dict)  # turns, tokens, usd: in state.json and result.json
     agent: dict[str, Any] = field(default_factory=dict)  # pid, session_id, ...: `agent` of state.json
     state: str = "starting"
     waiting: str = ""  # what it waits for
     in_flight: Callable[[], int] = lambda: 0  # requests under way; set it, or a slow answer counts as no progress
+    resting: Callable[[], bool] = lambda: False  # nothing of its work is half done: it is between turns; set it
     active_at: float = field(default_factory=time.monotonic)
     log_bytes: dict[str, int] = field(default_factory=lambda: {"stdout.log": 0, "stderr.log": 0})
     _logs: dict[str, int] = field(default_factory=dict)
+    _given: bool = False  # the home has been given to its owner, with what was written there for the agent
 
     def emit(self, kind: str, text: str, **fields: Any) -> int:
         """Record an event (the kinds of the journal's contract) and return its number. It counts as progress.
@@ -118,8 +122,11 @@ class Room:
     ) -> anyio.abc.Process:
         """Start a program of the session in a session of its own, marked, in the workspace.
 
-        Raises FileNotFoundError or PermissionError as exec does.
+        It runs as the owner. Raises FileNotFoundError or PermissionError as exec does.
         """
+        if self.owner is not None and not self._given:
+            self.owner.give(self.home)
+            self._given = True
         return await anyio.open_process(
             list(argv),
             env={**(self.env if env is None else env), processes.MARKER: self.spec.session},
@@ -129,6 +136,7 @@ class Room:
             stderr=stderr,
             pass_fds=pass_fds,
             start_new_session=True,
+            **(self.owner.as_arguments() if self.owner else {}),
         )
 
 

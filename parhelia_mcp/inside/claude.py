@@ -62,6 +62,7 @@ class Claude:
         room, token = self._room, f"parhelia-{secrets.token_urlsafe(32)}"
         meter = self._make_meter(token)
         room.in_flight = lambda: meter.in_flight
+        room.resting = lambda: not self._talk.turn
         async with anyio.create_task_group() as group:
             port = await group.start(meter.serve)
             group.start_soon(self._end_when_exhausted, meter)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,11 +56,3 @@ async def answer(line: bytes, ops: Mapping[str, Op]) -> dict[str, Any]:
             raise Usage("bad-request", f"{op}: {type(problem).__name__} {problem}") from None
     except Problem as problem:
         return {"id": number, "ok": False, "error": problem.as_dict()}
-
-
-def take_away(folder: Path) -> None:
-    """Remove the private directory with the sockets and views in it."""
-    for name in os.listdir(folder) if folder.is_dir() else ():  # noqa: PTH208 -- names are enough
-        (folder / name).unlink(missing_ok=True)
-    if folder.is_dir():
-        folder.rmdir()

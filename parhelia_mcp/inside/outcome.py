@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 from parhelia_mcp.inside.agent import End
@@ -65,3 +67,8 @@ def brief(text: str) -> str:
     """The first line of `text`, at most 100 characters."""
     first = text.strip().partition("\n")[0]
     return first if len(first) <= 100 else first[:100] + "..."
+
+
+def slug(workspace: Path) -> str:
+    """The directory's name under which Claude Code keeps the conversations of a workspace."""
+    return re.sub(r"[^A-Za-z0-9]", "-", str(workspace.resolve()))

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import signal
 import sys
 import time
@@ -18,12 +19,13 @@ from typing import Any
 import anyio
 
 from parhelia_mcp import files, locks, model, processes, spec
-from parhelia_mcp.errors import Busy, Problem
-from parhelia_mcp.inside import control, limits, outcome, ssh, status_line
+from parhelia_mcp.errors import Problem
+from parhelia_mcp.inside import checkpoints, control, limits, outcome, owner, ssh, status_line
 from parhelia_mcp.inside.__main__ import REFUSED
 from parhelia_mcp.inside.agent import Agent, End, Room
 from parhelia_mcp.inside.journal import Journal
 from parhelia_mcp.inside.limits import Ending
+from parhelia_mcp.inside.requests import Requests
 from parhelia_mcp.inside.terminal import SESSION, Terminal
 from parhelia_mcp.model import Reason, State
 
@@ -43,17 +45,19 @@ def main(options: argparse.Namespace, session_dir: Path) -> int:
     if lock is None or (session_dir / "result.json").exists():
         sys.stderr.write(f"{session_dir}: this session has a runner, or has ended\n")
         return REFUSED
-    runner = Runner(options.task_dir.resolve(), options.number, session_dir, options.workspace)
+    runner = Runner(options.task_dir.resolve(), options.number, session_dir, options.workspace, options.guard)
     runner.ssh_port = options.ssh_port
+    runner.owner = owner.find(options.user)
     runner.write_state()
     processes.adopt_orphans()
+    processes.end_with_parent()
     runner.credential = _credential(options)
     processes.hide_memory()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         anyio.run(runner.live)
     finally:
-        control.take_away(runner.runtime)
+        shutil.rmtree(runner.runtime, ignore_errors=True)
     return 0
 
 
@@ -74,7 +78,11 @@ def _private_runtime() -> Path:
 
 
 class Runner:
-    def __init__(self, task_dir: Path, number: int, session_dir: Path, workspace: Path | None) -> None:
+    def __init__(
+        self, task_dir: Path, number: int, session_dir: Path, workspace: Path | None, guard: processes.Identity
+    ) -> None:
+        self.guard = guard
+        self.owner: owner.Owner | None = None
         self.task_dir, self.session_dir = task_dir, session_dir
         self.session = model.session_id(task_dir.name, number)
         self.workspace = workspace or task_dir / "workspace"
@@ -82,7 +90,7 @@ class Runner:
         self.credential: Mapping[str, str] = {}
         self.phase = "starting"
         self.journal = Journal(session_dir / "events.jsonl")
-        self.terminal = Terminal(self.runtime)
+        self.terminal = Terminal(self.runtime / "view")
         self.listening = False
         self.room: Room | None = None
         self.agent: Agent | None = None
@@ -91,7 +99,6 @@ class Runner:
         self.tmux: dict[str, str] = {}
         self.ssh: Mapping[str, Any] = {}
         self.ssh_port = 0
-        self.delivered: set[str] = set()
         self.started_at = time.monotonic()
         self.wake = anyio.Event()  # the agent has ended, or is to be ended
         self.ballast = session_dir / ".ballast"  # space for the result, given back when the disk is full
@@ -108,7 +115,7 @@ class Runner:
             "phase": room.state if room and self.phase == "running" else self.phase,
             "heartbeat_at": model.timestamp(),
             "runner": processes.identity(os.getpid())._asdict(),
-            "guard": processes.identity(os.getppid())._asdict(),
+            "guard": self.guard._asdict(),
             "runtime": str(self.runtime),
             "control": str(self.runtime / "control") if self.listening else "",
             "agent_control": str(self.runtime / "agent") if self.listening else "",
@@ -165,8 +172,9 @@ class Runner:
         async with anyio.create_task_group() as group:
             group.start_soon(self._signals)
             group.start_soon(self._beat)
-            group.start_soon(control.serve, await control.listen(self.runtime / "control"), self._ops())
-            group.start_soon(control.serve, await control.listen(self.runtime / "agent"), self._agent_ops())
+            requests = Requests(self)
+            group.start_soon(control.serve, await control.listen(self.runtime / "control"), requests.ops)
+            group.start_soon(control.serve, await control.listen(self.runtime / "agent"), requests.agent_ops)
             self.listening = True
             self.write_state()
             end = await self._work()
@@ -179,6 +187,7 @@ class Runner:
             if told is None:
                 return None
             self.room = self._make_room(told)
+            self.checkpoints = checkpoints.Checkpoints(self.room, self.task_dir / "checkpoints")
             await self._prepare(self.room)
             return await self._run(self.room) if self.ending is None else None
         except Problem as problem:
@@ -201,6 +210,7 @@ class Runner:
 
     def _make_room(self, told: spec.Spec) -> Room:
         home = files.private_dir(self.task_dir / "home")
+        user = {"USER": self.owner.name, "LOGNAME": self.owner.name} if self.owner else {}
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         return Room(
             spec=told,
@@ -208,13 +218,14 @@ class Runner:
             home=home,
             session_dir=self.session_dir,
             runtime=self.runtime,
-            env={"PATH": os.defpath, **inherited, "HOME": str(home), processes.MARKER: self.session},
+            env={"PATH": os.defpath, **inherited, **user, "HOME": str(home), processes.MARKER: self.session},
+            owner=self.owner,
             credential=self.credential,
             journal=self.journal,
             show=self.terminal.show,
             log=self.terminal.log,
             changed=self.write_state,
-            spared=frozenset({os.getpid(), os.getppid()}),
+            spared=frozenset({os.getpid(), self.guard.pid}),
             failed=self.failed,
         )
 
@@ -223,15 +234,25 @@ class Runner:
         self.emit("config", f"config: {outcome.configuration(told)}", agent=told.agent.kind, sizes=told.sizes)
         hooks = ", ".join(told.agent.hooks) or "none"
         self.emit("hook", f"hook: in-session hooks: {hooks}", hooks=list(told.agent.hooks))
-        await anyio.to_thread.run_sync(self._unpack, told)
+        await anyio.to_thread.run_sync(self._unpack, room)
+        if self.owner is not None:
+            await anyio.to_thread.run_sync(self.owner.give, self.workspace)
+            self.owner.give(self.runtime / "agent")
         base = f" at {told.workspace.base_commit[:12]}" if told.workspace.base_commit else ""
         self.emit("workspace", f"workspace: {told.workspace.kind}{base} in {self.workspace}", path=str(self.workspace))
 
-    def _unpack(self, told: spec.Spec) -> None:
+    def _unpack(self, room: Room) -> None:
         """Lay out the workspace; one that an earlier session left is kept beside it."""
+        told = room.spec
         if self.workspace.is_dir() and any(self.workspace.iterdir()):
             kept = self.workspace.with_name(f"{self.workspace.name}.{told.number - 1}")
             self.workspace.rename(kept)
+        if told.workspace.checkpoint is not None:
+            conversation = room.home / ".claude" / "projects" / outcome.slug(self.workspace)
+            aside = self.task_dir / f"conversation.{told.number - 1}"
+            store = self.task_dir / "checkpoints"
+            checkpoints.restore(store, told.workspace.checkpoint, self.workspace, conversation, aside)
+            return
         from parhelia_mcp import workspace
 
         workspace.unpack(told.workspace, self.session_dir, self.workspace)
@@ -253,6 +274,7 @@ class Runner:
         async with anyio.create_task_group() as group:
             group.start_soon(work)
             group.start_soon(limits.watch, room, self.stop)
+            group.start_soon(self.checkpoints.every)
             group.start_soon(self._open_terminal, room)
             group.start_soon(ssh.keep, room, self.ssh_port, self._ssh_listens)
             await self.wake.wait()
@@ -276,7 +298,7 @@ class Runner:
             await self.wake.wait()
 
     async def _open_terminal(self, room: Room) -> None:
-        trouble = await anyio.to_thread.run_sync(self.terminal.start, room.env, room.workspace)
+        trouble = await anyio.to_thread.run_sync(self.terminal.start, room.env, room.workspace, self.owner)
         if trouble:
             self.emit("warning", f"warning: {trouble}")
             return
@@ -303,6 +325,8 @@ class Runner:
         collected: dict[str, Any] = {"commit": None, "files_changed": 0}
         if room is not None and self.agent is not None:
             collected = await anyio.to_thread.run_sync(self._collect, room.spec)
+            if result["reason"] != Reason.DISK_FULL:
+                await self.checkpoints.attempt(checkpoints.FINAL[result["state"]], at_rest=True)
         self.ballast.unlink(missing_ok=True)
         self.emit("result", outcome.last_line(result, collected), **result)
         document = {"v": 1, "session": self.session, **result, "text": end.text if end else ""}
@@ -354,43 +378,3 @@ class Runner:
             if self.tmux and self.room:
                 shown = await status_line.show(self.terminal, self.room, shown)
             orphans = processes.reap(orphans)
-
-    def _ops(self) -> dict[str, control.Op]:
-        return {"status": self._status, "send": self._send, "answer": self._answer, "stop": self._stop}
-
-    def _agent_ops(self) -> dict[str, control.Op]:
-        """What the agent's own user may ask for: nothing that changes a thing."""
-        return {"waiting": self._waiting_op}
-
-    async def _status(self, args: Mapping[str, Any]) -> dict[str, Any]:
-        return self.state()
-
-    async def _waiting_op(self, args: Mapping[str, Any]) -> dict[str, Any]:
-        return {"waiting": self.room.waiting if self.room else ""}
-
-    def _working(self) -> Agent:
-        if self.agent is None or self.phase != "running":
-            raise Busy("not-running", f"The agent is not running ({self.phase}).", f"parhelia status {self.session}")
-        return self.agent
-
-    async def _send(self, args: Mapping[str, Any]) -> dict[str, Any]:
-        """Deliver a message once, however often it is asked for under the same id."""
-        text, number = str(args["text"]), str(args["id"])
-        agent = self._working()
-        if number not in self.delivered:
-            self.emit("message-sent", f"message sent: {outcome.brief(text)}", message_id=number)
-            await agent.send(text, number)
-            self.delivered.add(number)
-            self.emit("message-delivered", f"message delivered: {outcome.brief(text)}", message_id=number)
-        return {"delivered": True}
-
-    async def _answer(self, args: Mapping[str, Any]) -> dict[str, Any]:
-        await self._working().answer(bool(args["allow"]), args.get("text"))
-        return {"answered": True}
-
-    async def _stop(self, args: Mapping[str, Any]) -> dict[str, Any]:
-        """End the session: `grace_s`, and who asked in `detail`. Answers at once; result.json says when it has ended."""
-        state, reason = State(args.get("state", "killed")), Reason(args.get("reason", "killed-by-user"))
-        detail = str(args.get("detail") or "the session was terminated on request")
-        self.stop(Ending(state, reason, detail, grace_s=float(args.get("grace_s", 10))))
-        return {"stopping": True}

@@ -95,6 +95,7 @@ def _configuration(room: Room, host: str, port: int) -> bytes:
         "session": session,
         "host": host,
         "port": port,
+        **({"uid": room.owner.uid, "gid": room.owner.gid} if room.owner else {}),
     }
     return json.dumps(config).encode() + b"\n"
 

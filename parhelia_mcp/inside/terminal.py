@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from parhelia_mcp import model
+from parhelia_mcp.inside.owner import Owner
 
 SESSION = "parhelia"
 _FULL = 8 << 20  # bytes after which a view starts over: it is for reading along, the logs keep everything
@@ -45,6 +46,7 @@ class Terminal:
     """The tmux session of a session. `show` and `log` work before and without tmux: they write files."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700)
         self.socket = folder / "tmux"
         self._folder = folder
         self._view = (folder / "view.txt").open("a", encoding="utf-8", errors="replace")
@@ -58,13 +60,15 @@ class Terminal:
         """Add a line to what the window `log` shows."""
         _add(self._log, f"{model.timestamp()} {line}\n")
 
-    def start(self, env: Mapping[str, str], workspace: Path) -> str:
+    def start(self, env: Mapping[str, str], workspace: Path, owner: Owner | None = None) -> str:
         """Start tmux; returns what is wrong, or nothing. Takes some milliseconds: call it in a thread."""
         program = shutil.which("tmux", path=env.get("PATH"))
         if program is None:
             return "tmux is not installed: no live view (install: apt-get install tmux)"
         config = self._folder / "tmux.conf"
         config.write_text(_CONFIG)
+        if owner is not None:
+            owner.give(self._folder)
         tmux = [program, "-S", str(self.socket), "-f", str(config)]
         shell = env.get("SHELL") or "/bin/sh"
         clean_env = {"TERM": "xterm-256color", "LANG": "C.UTF-8", **env}
@@ -80,6 +84,7 @@ class Terminal:
             timeout=10,
             check=False,
             start_new_session=True,
+            **(owner.as_arguments() if owner else {}),
         )
         return "" if started.returncode == 0 else f"tmux did not start: {started.stderr.decode(errors='replace')[:300]}"
 

@@ -30,6 +30,7 @@ class Session:
 
     def __init__(self, home: Path, *, environment: dict[str, str] | None = None) -> None:
         self.task = model.new_task_id()
+        self.number = 1
         self.name = f"{self.task}.1"
         self.root = home / "tasks" / self.task
         self.folder = self.root / "sessions" / "1"
@@ -47,15 +48,31 @@ class Session:
             self.deliver(command, **limits)
         return self
 
-    def deliver(self, command: tuple[str, ...], **limits: Any) -> None:
+    def next(self) -> Session:
+        """The next session of the same task."""
+        made = Session(self.root.parents[1])
+        made.task, made.root, made.workspace = self.task, self.root, self.workspace
+        made.number = self.number + 1
+        made.name = f"{self.task}.{made.number}"
+        made.folder = self.root / "sessions" / str(made.number)
+        return made
+
+    def deliver(
+        self,
+        command: tuple[str, ...],
+        *,
+        workspace: spec.Workspace | None = None,
+        checkpoint: spec.CheckpointPolicy | None = None,
+        **limits: Any,
+    ) -> None:
         told = spec.Spec(
             task=self.task,
             session=self.name,
-            workspace=spec.Workspace("empty"),
+            workspace=workspace or spec.Workspace("empty"),
             sizes={},
             limits=spec.Limits(**limits),
             agent=spec.Agent("command"),
-            checkpoint=spec.CheckpointPolicy(),
+            checkpoint=checkpoint or spec.CheckpointPolicy(),
             command=command,
         )
         told.write(self.root / "spec.json")
@@ -68,10 +85,10 @@ class Session:
         return "\n".join(event["text"] for event in self.events())
 
     def stdout(self) -> bytes:
-        return self.sandbox.read("sessions/1/stdout.log", limit=1 << 24)
+        return self.sandbox.read(f"sessions/{self.number}/stdout.log", limit=1 << 24)
 
     def stderr(self) -> bytes:
-        return self.sandbox.read("sessions/1/stderr.log", limit=1 << 24)
+        return self.sandbox.read(f"sessions/{self.number}/stderr.log", limit=1 << 24)
 
     def state(self) -> dict[str, Any]:
         return files.read_json(self.folder / "state.json") or {}

@@ -39,7 +39,7 @@ def test_log_begins_with_what_was_set_up_and_ends_with_what_ended_it(session: Se
     session.start("true").result()
     kinds = [event["kind"] for event in session.events()]
     assert kinds[:5] == ["entrypoint", "config", "hook", "workspace", "agent-started"]
-    assert kinds[-2:] == ["agent-exited", "result"]
+    assert kinds[-3:] == ["agent-exited", "checkpoint", "result"]
     assert all(event["kind"] in event["text"] for event in session.events()[:4])
     assert [event["seq"] for event in session.events()] == list(range(1, len(kinds) + 1))
 

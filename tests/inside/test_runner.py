@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -10,8 +11,6 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
-
-import pytest
 
 from parhelia_mcp import locks, model, processes
 from tests.inside.session import Session, until
@@ -84,23 +83,54 @@ def test_the_credential_is_in_no_place_that_the_agent_can_read(session: Session)
     assert b"hush" not in session.stdout()
     everything = b"".join(path.read_bytes() for path in session.root.rglob("*") if path.is_file())
     assert b"hush" not in everything
-    for pid in processes.members(session.name, [session.state()["guard"]["pid"]]):
+    state = session.state()
+    for pid in (state["guard"]["pid"], state["runner"]["pid"], state["agent"]["pid"]):
         for name in ("environ", "cmdline"):
-            with open(f"/proc/{pid}/{name}", "rb") as file:  # noqa: PTH123
-                assert b"hush" not in file.read()
+            assert b"hush" not in Path(f"/proc/{pid}/{name}").read_bytes()
     assert session.stdout().count(b"pipe:") == 2
 
 
-def test_the_runner_cannot_be_read_by_its_own_user(session: Session) -> None:
-    if os.getuid() != 0:
-        pytest.fail("this test looks at the owner of /proc entries as root")
-    session.start("sleep", "300")
-    state = until(lambda: session.state().get("agent") and session.state())
-    assert os.stat(f"/proc/{state['runner']['pid']}/environ").st_uid == 0  # noqa: PTH116
-    read = subprocess.run(
-        ["cat", f"/proc/{state['runner']['pid']}/environ"], check=False, capture_output=True, user=1, group=1
-    )
-    assert read.returncode != 0
+def test_hidden_memory_cannot_be_read_by_the_same_user() -> None:
+    def readable(pid: int) -> bool:
+        reader = os.fork()
+        if reader == 0:
+            _become_ordinary()
+            try:
+                Path(f"/proc/{pid}/environ").read_bytes()
+            except PermissionError:
+                os._exit(1)
+            os._exit(0)
+        return os.waitpid(reader, 0)[1] == 0
+
+    ours, theirs = os.pipe()
+    hidden = os.fork()
+    if hidden == 0:
+        _become_ordinary()
+        ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)
+        os.write(theirs, b"o")
+        signal.sigwait({signal.SIGUSR1})
+        processes.hide_memory()
+        os.write(theirs, b"h")
+        signal.pause()
+    try:
+        assert os.read(ours, 1) == b"o"
+        assert readable(hidden)
+        os.kill(hidden, signal.SIGUSR1)
+        assert os.read(ours, 1) == b"h"
+        assert not readable(hidden)
+    finally:
+        os.kill(hidden, signal.SIGKILL)
+        os.waitpid(hidden, 0)
+        os.close(ours)
+        os.close(theirs)
+
+
+def _become_ordinary() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setresgid(65534, 65534, 65534)
+        os.setresuid(65534, 65534, 65534)
 
 
 def test_kill_9_at_any_time_leaves_a_journal_without_gaps(session: Session) -> None:

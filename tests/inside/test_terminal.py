@@ -37,7 +37,7 @@ def test_the_shell_is_in_the_workspace_and_sees_no_secret(session: Session) -> N
 def test_a_flood_is_shown_by_its_end_and_bounded(session: Session) -> None:
     session.start("sh", "-c", "seq 1 3000000; echo the end; sleep 300")
     until(lambda: "the end" in _tmux(session, "capture-pane", "-p", "-t", "=parhelia:agent"))
-    assert (Path(session.state()["runtime"]) / "view.txt").stat().st_size < 9 << 20
+    assert (Path(session.state()["runtime"]) / "view" / "view.txt").stat().st_size < 9 << 20
 
 
 def test_without_tmux_the_session_runs_and_says_so(tmp_path: Path) -> None:

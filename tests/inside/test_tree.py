@@ -124,6 +124,15 @@ def test_two_sessions_do_not_disturb_each_other(tmp_path: Path) -> None:
         second.end()
 
 
+def test_a_session_whose_guard_was_killed_ends_itself_and_never_takes_pid_1_for_its_guard(session: Session) -> None:
+    session.start("sh", "-c", "echo ready; sleep 300")
+    session.wait_output(b"ready")
+    guard = session.state()["guard"]["pid"]
+    os.kill(guard, signal.SIGKILL)
+    assert session.result()["state"] == "killed"
+    assert session.state()["guard"]["pid"] == guard
+
+
 def test_a_pid_that_was_used_again_is_not_the_same_process() -> None:
     me = processes.identity(os.getpid())
     assert me is not None and processes.alive(me)

@@ -1,0 +1,81 @@
+"""What may be asked of a running session over its control sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from parhelia_mcp.errors import Busy
+from parhelia_mcp.inside import control, outcome
+from parhelia_mcp.inside.agent import Agent, Room
+from parhelia_mcp.inside.limits import Ending
+from parhelia_mcp.model import Reason, State
+
+if TYPE_CHECKING:
+    from parhelia_mcp.inside.runner import Runner
+
+Args = Mapping[str, Any]
+
+
+class Requests:
+    """The ops of one session: `ops` for the controller, `agent_ops` for the agent's own user, which end nothing."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._delivered: set[str] = set()
+        self.agent_ops: dict[str, control.Op] = {"waiting": self._waiting, "checkpoint": self._risky}
+        self.ops: dict[str, control.Op] = {
+            "status": self._status,
+            "checkpoint": self._checkpoint,
+            "send": self._send,
+            "answer": self._answer,
+            "stop": self._stop,
+        }
+
+    async def _status(self, args: Args) -> dict[str, Any]:
+        return self._runner.state()
+
+    async def _waiting(self, args: Args) -> dict[str, Any]:
+        room = self._runner.room
+        return {"waiting": room.waiting if room else ""}
+
+    def _working(self) -> tuple[Agent, Room]:
+        runner = self._runner
+        if runner.agent is None or runner.room is None or runner.phase != "running":
+            what = f"The agent is not running ({runner.phase})."
+            raise Busy("not-running", what, f"parhelia status {runner.session}")
+        return runner.agent, runner.room
+
+    async def _checkpoint(self, args: Args) -> dict[str, Any]:
+        """Take a checkpoint; `trigger` is `manual`, or `detach` when a person has left."""
+        self._working()
+        trigger = str(args.get("trigger", "manual"))
+        return await self._runner.checkpoints.take(trigger, note=str(args.get("note") or ""))
+
+    async def _risky(self, args: Args) -> dict[str, Any]:
+        """Take a checkpoint before the agent does what may harm; `tool` is what it is about to do."""
+        self._working()
+        return await self._runner.checkpoints.take("risky", pending_tool=str(args.get("tool") or "unknown")[:200])
+
+    async def _send(self, args: Args) -> dict[str, Any]:
+        """Deliver a message once, however often it is asked for under the same id."""
+        text, number = str(args["text"]), str(args["id"])
+        agent, room = self._working()
+        if number not in self._delivered:
+            room.emit("message-sent", f"message sent: {outcome.brief(text)}", message_id=number)
+            await agent.send(text, number)
+            self._delivered.add(number)
+            room.emit("message-delivered", f"message delivered: {outcome.brief(text)}", message_id=number)
+        return {"delivered": True}
+
+    async def _answer(self, args: Args) -> dict[str, Any]:
+        agent, _ = self._working()
+        await agent.answer(bool(args["allow"]), args.get("text"))
+        return {"answered": True}
+
+    async def _stop(self, args: Args) -> dict[str, Any]:
+        """End the session; answers at once, result.json says when it has ended. `grace_s` is the agent's time."""
+        state, reason = State(args.get("state", "killed")), Reason(args.get("reason", "killed-by-user"))
+        detail = str(args.get("detail") or "the session was terminated on request")
+        self._runner.stop(Ending(state, reason, detail, grace_s=float(args.get("grace_s", 10))))
+        return {"stopping": True}
