@@ -149,6 +149,7 @@ class Claude:
         try:
             process = self._process = await room.spawn(self._argv(settings, transcript), env=env, stdin=subprocess.PIPE)
         except OSError as problem:
+            self._closing = True
             self._started.set()
             return End(False, None, Reason.START_FAILED, f"{room.spec.agent.program} could not be started: {problem}.")
         room.agent |= {"pid": process.pid, "session_id": self._id}
@@ -167,13 +168,13 @@ class Claude:
 
     def _argv(self, settings: Path, transcript: Path | None) -> list[str]:
         agent = self._room.spec.agent
+        # By its path a conversation goes on in any directory; by its id only in the one where it began.
+        conversation = ("--resume", str(transcript)) if transcript else ("--session-id", self._id)
         streams = ("--input-format", "stream-json", "--output-format", "stream-json", "--verbose")
         return [
             *(agent.program, "-p", *streams, "--replay-user-messages", "--include-partial-messages"),
             *("--permission-prompt-tool", "stdio", "--permission-mode", self._mode),
-            *(
-                ("--resume", str(transcript)) if transcript else ("--session-id", self._id)
-            ),  # a path: from any directory
+            *conversation,
             *("--settings", str(settings), "--strict-mcp-config"),
             *(("--model", agent.model) if agent.model else ()),
         ]
@@ -223,25 +224,28 @@ class Claude:
     # -- what the client says
 
     async def _follow(self, group: TaskGroup, drained: anyio.Event) -> None:
-        raw = os.open(
-            self._room.session_dir / "stream.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
-        )
+        path = self._room.session_dir / "stream.jsonl"
+        raw = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             async for text in wire.lines(self._process.stdout):
                 event = wire.event_in(text)
                 if event.get("type") == "stream_event":  # a part of what comes whole later; it shows progress
                     self._room.active_at = time.monotonic()
                     continue
-                try:
-                    files.write_all(raw, text + b"\n")
-                except OSError as problem:
-                    self._room.failed(problem)
+                self._keep(raw, text)
                 self._take(event, group)
                 if self._settled():
                     group.start_soon(self._close_when_settled, WAKE_S if self._talk.waking else 0.0)
         finally:
             os.close(raw)
         drained.set()
+
+    def _keep(self, raw: int, text: bytes) -> None:
+        """Keep what the client said as it said it, for whoever has to find out what happened."""
+        try:
+            files.write_all(raw, text + b"\n")
+        except OSError as problem:
+            self._room.failed(problem)
 
     def _take(self, event: Mapping[str, Any], group: TaskGroup) -> None:
         known = self._talk.version

@@ -194,7 +194,11 @@ def test_a_client_that_is_killed_has_failed_and_its_messages_with_it(tmp_path):
 
 
 def test_a_program_that_is_not_there_is_a_failed_start(tmp_path):
-    end, _ = run(tmp_path, [], program=str(tmp_path / "no-claude"))
+    with working(make_room(tmp_path, "http://127.0.0.1:9", "go", program=str(tmp_path / "no-claude"))) as session:
+        end = session.end.result(10)
+        session.interrupt()
+        with pytest.raises(Refused, match="ending"):
+            session.send("hello?", "m1").result(1)
     assert (end.ok, end.reason) == (False, Reason.START_FAILED)
     assert "no-claude" in end.detail
 
