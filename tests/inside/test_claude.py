@@ -40,18 +40,17 @@ def asked(request) -> list[str]:
 
 
 def test_it_edits_a_file_and_commits_in_the_default_mode(tmp_path):
-    with fake_api([]) as api:
-        seen: list[str] = []
-        room = replace(make_room(tmp_path, api.url, "write it", permission_mode=None), show=seen.append)
+    script = [
+        use("Write", file_path=str(tmp_path / "workspace" / "hello.txt"), content="hello\n"),
+        use("Bash", command="git add hello.txt && git commit -qm 'Say hello'"),
+        say("It is committed."),
+    ]
+    shown: list[str] = []
+    with fake_api(script) as api:
+        room = replace(make_room(tmp_path, api.url, "write it", permission_mode=None), show=shown.append)
         subprocess.run(["git", "init", "-q", room.workspace], check=True)
         for name, value in (("user.name", "A"), ("user.email", "a@example.org")):
             subprocess.run(["git", "config", name, value], cwd=room.workspace, check=True)
-        target = str(room.workspace / "hello.txt")
-        api.add(
-            use("Write", file_path=target, content="hello\n"),
-            use("Bash", command="git add hello.txt && git commit -qm 'Say hello'"),
-            say("It is committed."),
-        )
         with working(room) as session:
             end = session.end.result(30)
         assert end == End(True, 0, None, "Claude Code finished", "It is committed.")
@@ -69,7 +68,7 @@ def test_it_edits_a_file_and_commits_in_the_default_mode(tmp_path):
     assert (len(charges), room.counters["usd"]) == (3, sum(charges) / 1e6)
     assert "It is committed." in Path(room.agent["transcript"]).read_text()
     assert session.log("stdout.log") == "It is committed.\n"
-    view = "".join(seen)
+    view = "".join(shown)
     assert view.index("> write it\n") < view.index(": ok]\n") < view.index("It is committed.\n")
     assert json.loads(session.log("stream.jsonl").splitlines()[-1])["type"] == "result"
 
