@@ -1,12 +1,7 @@
 """The entrypoint of a sandbox: a guard that ends everything when the runner is gone, and the runner.
 
-<<<<<<< HEAD
-    python -m parhelia_mcp.inside TASK_DIR N [--workspace DIR] [--credential-fd FD | --credential-env] [--lifetime S]
-        [--ssh-port N]
-=======
     python -m parhelia_mcp.inside TASK_DIR N [--workspace DIR] [--credential-fd FD | --credential-env]
-        [--user NAME] [--lifetime S]
->>>>>>> aeee9a4 (Keep a session's work in checkpoints, and give its agent a user of its own where there is one)
+        [--ssh-port N] [--user NAME] [--lifetime S]
 
 The guard is the parent: it holds no secret, passes signals on, enforces the lifetime of the sandbox, and is who every
 process falls to when the runner is killed. So nothing outlives the runner, whatever it did to its environment.
@@ -31,13 +26,10 @@ def main() -> None:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--credential-fd", type=int)
     source.add_argument("--credential-env", action="store_true")
-<<<<<<< HEAD
     parser.add_argument(
         "--ssh-port", type=int, default=0, help="of a sandbox with a network of its own; 0: any free one"
     )
-=======
     parser.add_argument("--user", help="whom the agent runs as, where that is not the runner's user")
->>>>>>> aeee9a4 (Keep a session's work in checkpoints, and give its agent a user of its own where there is one)
     parser.add_argument("--lifetime", type=float, default=0.0, help="seconds after which the guard ends everything")
     options = parser.parse_args()
     os.umask(0o022)  # the agent's files are as usual; ours say themselves that they are private
