@@ -157,7 +157,10 @@ def search(
 
 
 def _shown(stream: str, event: dict[str, Any]) -> bool:
-    return stream in ("all", "events") or stream == "system" and event.get("kind") in SYSTEM
+    kind = event.get("kind")
+    if stream == "all":
+        return kind != "message"  # what the agent says is its output already
+    return stream == "events" or stream == "system" and kind in SYSTEM
 
 
 def _lengths(event: dict[str, Any], position: Position | None) -> tuple[int, int]:

@@ -90,7 +90,7 @@ def _apply(ctx: Context, session: Session, lines: list[bytes], offset: int) -> S
                 changes["state"] = State.RUNNING
                 changes["agent_session"] = event.get("session_id") or session.agent_session
             if kind == "waiting":
-                changes["waiting_for"] = str(event.get("text", ""))[:500]
+                changes["waiting_for"] = str(event.get("why") or event.get("text", ""))[:500]
             if kind and kind not in QUIET:
                 changes["last_activity"] = str(event.get("text", ""))[:200]
                 changes["last_event_at"] = event.get("at")

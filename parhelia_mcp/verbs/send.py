@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import uuid
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
 from parhelia_mcp import controller, follow
 from parhelia_mcp.context import Context
-from parhelia_mcp.errors import Refused, Usage
+from parhelia_mcp.errors import Refused, Unreachable, Usage
 from parhelia_mcp.model import State
+from parhelia_mcp.plain import clean
+from parhelia_mcp.store import Session
 
 DEADLINE_S = 60.0  # a message is taken at the next request of the agent at the latest
 
@@ -52,22 +54,31 @@ def run(ctx: Context, request: Request) -> Result:
             f"{session.id} is {session.state}; nothing was sent.",
             f"parhelia task show {session.task}",
         )
-    if request.allow is not None or session.state is State.WAITING:
-        allow = True if request.allow is None else request.allow
-        asked = {"op": "answer", "args": {"allow": allow, "text": request.message}}
-        what = "answered: " + ("allow" if allow else "deny")
+    if request.allow is None:
+        number = str(uuid.uuid4())
+        asked = {"op": "send", "args": {"id": number, "text": request.message}}
     else:
-        asked = {"op": "send", "args": {"id": str(uuid.uuid4()), "text": request.message}}
-        what = "delivered"
-    reply = follow.open_sandbox(ctx, session).control({"id": str(uuid.uuid4()), **asked}, deadline=DEADLINE_S)
+        number = None
+        asked = {"op": "answer", "args": {"allow": request.allow, "text": request.message}}
+    _ask(ctx, session, asked)
+    what = "delivered" if number else f"answered: {'allow' if request.allow else 'deny'}"
+    return Result(task_id=session.task, session_id=session.id, message_id=number, delivered=True, what=what)
+
+
+def _ask(ctx: Context, session: Session, asked: dict[str, Any]) -> None:
+    try:
+        reply = follow.open_sandbox(ctx, session).control({"id": str(uuid.uuid4()), **asked}, deadline=DEADLINE_S)
+    except Unreachable as problem:
+        raise Unreachable(
+            "delivery-unconfirmed",
+            f"{problem.message} Whether it was delivered is not known; the agent may still take it at its next step.",
+            f"parhelia logs {session.task} --grep message-delivered",
+        ) from None
     if not reply.get("ok"):
         error = reply.get("error") or {}
-        why = error.get("message", "the runner refused it")
+        why = clean(str(error.get("message", "the runner refused it")))
         raise Refused(
             str(error.get("code", "not-delivered")),
             f"{why} Nothing was delivered.",
             f"parhelia task show {session.task}",
         )
-    return Result(
-        task_id=session.task, session_id=session.id, message_id=asked["args"].get("id"), delivered=True, what=what
-    )
