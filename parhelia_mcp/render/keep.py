@@ -1,0 +1,85 @@
+"""Checkpoints, as text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from parhelia_mcp.render.text import age, colour, money, pairs, size, state, table
+
+if TYPE_CHECKING:
+    from parhelia_mcp import verbs
+
+
+def checkpoints(result: verbs.checkpoint.ListResult) -> str:
+    rows = [
+        (
+            one.checkpoint_id,
+            one.session_id or "-",
+            age(one.created_at),
+            one.trigger,
+            str(one.files),
+            size(one.bytes),
+            _kept(one),
+        )
+        for one in result.checkpoints
+    ]
+    text = table(("CHECKPOINT", "SESSION", "AGE", "WHY", "FILES", "SIZE", "STATE"), rows) or "no checkpoints"
+    return text + "".join(f"\n{colour('damaged', 31)}: {name}" for name in result.damaged)
+
+
+def _kept(one: verbs.checkpoint.Row) -> str:
+    return ("consistent" if one.consistent else f"in a turn{f' ({one.pending_tool})' if one.pending_tool else ''}") + (
+        ", partial" if one.partial else ""
+    )
+
+
+def checkpoint(one: verbs.checkpoint.Row) -> str:
+    lines = pairs(
+        [
+            ("checkpoint", one.checkpoint_id),
+            ("session", one.session_id),
+            ("taken", f"{one.created_at} ({age(one.created_at)} ago), {one.trigger}"),
+            ("state", _kept(one)),
+            ("holds", f"{one.files} files, {size(one.bytes)} ({size(one.stored_bytes)} stored)"),
+            ("parent", one.parent),
+            ("expires", one.expires_at),
+            ("turns", str(one.turns) if one.turns else None),
+        ]
+    )
+    skipped = [f"skipped: {each['path']} ({each['why']})" for each in one.skipped]
+    return "\n".join([lines, *skipped, *(f"changed while read: {path}" for path in one.changed)])
+
+
+def difference(result: verbs.checkpoint.DiffResult, *, stat: bool) -> str:
+    if result.text is not None:
+        return result.text or "no difference"
+
+    def sized(path: str) -> str:
+        before, after = result.sizes.get(path, (0, 0))
+        return f"  {size(before)} -> {size(after)}" if stat else ""
+
+    marks = (("+", result.added), ("~", result.changed), ("-", result.removed))
+    lines = [f"{mark} {path}{sized(path)}" for mark, paths in marks for path in paths]
+    return "\n".join(
+        [*lines, f"{len(result.added)} added, {len(result.changed)} changed, {len(result.removed)} removed"]
+    )
+
+
+def verified(result: verbs.checkpoint.VerifyResult) -> str:
+    if result.ok:
+        return f"{result.checkpoint_id}  {state('ok')}: every byte is right"
+    return "\n".join([f"{result.checkpoint_id}  {state('broken')}", *result.problems])
+
+
+def removed(result: verbs.checkpoint.Removed) -> str:
+    names = ", ".join(result.removed) or "nothing"
+    return f"removed {names}; {result.packs} packs, {size(result.bytes)} given back"
+
+
+def resumed(result: verbs.resume.Result) -> str:
+    if result.target:
+        lines = [f"{result.checkpoint_id} restored into {result.target}: {result.files} files"]
+        lines += [f"saved what was there: {result.saved}"] if result.saved else []
+        lines += [f"without setuid bits: {', '.join(result.lowered)}"] if result.lowered else []
+        return "\n".join([*lines, result.note or "", f"next: {result.next}"])
+    return f"{result.session_id}  {state(result.state)}  from {result.checkpoint_id}  reserved {money(result.reserved_usd)}\nnext: {result.next}"
