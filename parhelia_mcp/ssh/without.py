@@ -10,7 +10,7 @@ import sys
 import termios
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from parhelia_mcp.errors import Problem, Refused, Unreachable
 from parhelia_mcp.ssh.client import CONNECT_S, USER
@@ -87,7 +87,8 @@ def _raw() -> Iterator[None]:
     try:
         yield
     finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        with suppress(termios.error):  # there is no terminal any more
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
 @contextmanager
@@ -96,10 +97,15 @@ def _keys_to(process) -> Iterator[None]:
     descriptor = sys.stdin.fileno()
 
     def typed() -> None:
-        if data := os.read(descriptor, 4096):
+        try:
+            data = os.read(descriptor, 4096)
+        except OSError:  # EIO: the terminal's window was closed
+            data = b""
+        if data:
             process.stdin.write(data)
         else:
             loop.remove_reader(descriptor)
+            process.close()
 
     loop.add_reader(descriptor, typed)
     loop.add_signal_handler(signal.SIGWINCH, lambda: process.change_terminal_size(*shutil.get_terminal_size()))

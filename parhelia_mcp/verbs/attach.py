@@ -10,8 +10,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -92,14 +92,14 @@ def run(ctx: Context, request: Request, show: Callable[[str], None]) -> Result:
     if request.info_only:
         config = client.configure(room.keys, *_tunnel(ctx, session))
         return _result(ctx, room, client.command(config, session.id, [room.remote], terminal=True))
-    with _hangup_noticed() as hung_up, closing(LocalPort(lambda: _tunnel(ctx, session))) as port:
+    with Window() as window, closing(LocalPort(lambda: _tunnel(ctx, session))) as port:
         if port.moved:
             steps.say(f"port {WANTED} is in use on this machine; {port.port} is used instead")
         steps.step(f"127.0.0.1:{port.port} leads to the session")
         command = client.command(
             client.configure(room.keys, "127.0.0.1", port.port), session.id, [room.remote], terminal=True
         )
-        _stay(ctx, room, command, port.port, steps, hung_up)
+        _stay(ctx, room, command, port.port, steps, window)
         checkpoint, notes = _checkpoint(ctx, room, steps)
     return _result(ctx, room, command, checkpoint, notes)
 
@@ -168,7 +168,7 @@ def _tunnel(ctx: Context, session: Session) -> tuple[str, int]:
     return follow.open_sandbox(ctx, session).tunnel(WANTED)
 
 
-def _stay(ctx: Context, room: Room, command: list[str], port: int, steps: Steps, hung_up: list[int]) -> None:
+def _stay(ctx: Context, room: Room, command: list[str], port: int, steps: Steps, window: Window) -> None:
     """Be connected until the person leaves or the session ends; a line that breaks is joined again."""
     connect = _by_ssh if shutil.which("ssh") else _without_ssh
     if connect is _without_ssh:
@@ -177,10 +177,10 @@ def _stay(ctx: Context, room: Room, command: list[str], port: int, steps: Steps,
     while True:
         began = time.monotonic()
         steps.step("connecting")
-        problem = connect(room, command, port)
+        problem = connect(room, command, port, window)
         lasted = time.monotonic() - began
         steps.step(f"the connection ended after {lasted:.1f} s")
-        if problem is None or hung_up or not ctx.store.session(room.session.id).live:
+        if problem is None or window.closed or not ctx.store.session(room.session.id).live:
             return
         if lasted > STEADY_S:
             good, tries, limit = time.monotonic(), 0, AGAIN_S
@@ -201,12 +201,12 @@ def _plain_screen() -> None:
         sys.stdout.flush()
 
 
-def _by_ssh(room: Room, command: list[str], port: int) -> Problem | None:
+def _by_ssh(room: Room, command: list[str], port: int, window: Window) -> Problem | None:
     """None where the session's side ended it; else why the system's ssh could not go on."""
-    done = subprocess.run(command, stderr=subprocess.PIPE, check=False)
-    if done.returncode not in (CUT, -signal.SIGPIPE):
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as window.ssh:
+        words = window.ssh.communicate()[1].decode(errors="replace")
+    if window.ssh.returncode not in (CUT, -signal.SIGPIPE):
         return None
-    words = done.stderr.decode(errors="replace")
     return client.failure(words, room.keys) or Unreachable(
         "ssh-reset",
         f"The connection to {room.session.id} was lost{': ' + clean(words.strip()) if words.strip() else '.'}",
@@ -214,7 +214,7 @@ def _by_ssh(room: Room, command: list[str], port: int) -> Problem | None:
     )
 
 
-def _without_ssh(room: Room, command: list[str], port: int) -> Problem | None:
+def _without_ssh(room: Room, command: list[str], port: int, window: Window) -> Problem | None:
     from parhelia_mcp.ssh import without
 
     try:
@@ -224,15 +224,24 @@ def _without_ssh(room: Room, command: list[str], port: int) -> Problem | None:
     return None
 
 
-@contextmanager
-def _hangup_noticed() -> Iterator[list[int]]:
-    """A closed window is a way to leave: it ends the connection, not us, so that the checkpoint is taken all the same."""
-    arrived: list[int] = []
-    before = signal.signal(signal.SIGHUP, lambda number, frame: arrived.append(number))
-    try:
-        yield arrived
-    finally:
-        signal.signal(signal.SIGHUP, before)
+class Window:
+    """The terminal's window. Closing it is a way to leave: it ends the connection, not us, so that the checkpoint is taken."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.ssh: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Window:
+        self._before = signal.signal(signal.SIGHUP, self._hung_up)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGHUP, self._before)
+
+    def _hung_up(self, number: int, frame: object) -> None:
+        self.closed = True
+        if self.ssh is not None:  # the kernel tells only the first process of a terminal
+            self.ssh.send_signal(signal.SIGHUP)
 
 
 def _checkpoint(ctx: Context, room: Room, steps: Steps) -> tuple[dict[str, Any] | None, list[str]]:

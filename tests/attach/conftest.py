@@ -28,7 +28,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rooms.House]:
 @pytest.fixture(scope="module")
 def task(house: rooms.House) -> str:
     """A session that says something every tenth of a second, ready to be attached to."""
-    started = house.start("while :; do echo tick; sleep 0.1; done")
+    started = house.begin("while :; do echo tick; sleep 0.1; done")
     house.listening(started)
     return started
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,55 +10,28 @@ from pathlib import Path
 from typing import Any
 
 from tests.attach.server import run
-from tests.attach.test_ssh_server import until
-
-PARHELIA = Path(sys.executable).with_name("parhelia")
+from tests.front import PARHELIA, Front, eventually
 
 
-class House:
-    """One PARHELIA_HOME; `parhelia` is the command line in it."""
+class House(Front):
+    """A user with sessions that people come to."""
 
-    def __init__(self, folder: Path, **settings: str) -> None:
-        self.folder, self.home, self.workspace = folder, folder / "home", folder / "workspace"
-        self.workspace.mkdir()
-        self.env = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(folder),
-            "SHELL": "/bin/bash",
-            "LANG": "C.UTF-8",
-            "PARHELIA_HOME": str(self.home),
-            **settings,
-        }
-
-    def parhelia(self, *words: str, **env: str) -> subprocess.CompletedProcess[bytes]:
-        return run([str(PARHELIA), *words], env={**self.env, **env}, cwd=self.workspace)
-
-    def json(self, *words: str) -> Any:
-        done = self.parhelia(words[0], "--json", *words[1:])
-        return json.loads(done.stdout)
-
-    def start(self, script: str) -> str:
+    def begin(self, script: str) -> str:
         """The task of a new session that runs `script`."""
-        return self.json("run", "-d", "--", "bash", "-c", script)["task_id"]
+        return json.loads(self.run("run", "-d", "--json", "--", "bash", "-c", script).stdout)["task_id"]
 
     def listening(self, task: str) -> Mapping[str, Any]:
         """The state.json of the task's first session once one can attach to it."""
         path = self.home / "tasks" / task / "sessions" / "1" / "state.json"
-        found: dict[str, Any] = {}
 
-        def there() -> bool:
-            found.update(json.loads(path.read_text()) if path.exists() else {})
-            return bool(found.get("ssh") and found.get("tmux"))
+        def ready() -> Mapping[str, Any] | None:
+            state = json.loads(path.read_text()) if path.exists() else {}
+            return state if state.get("ssh") and state.get("tmux") else None
 
-        until(there)
-        return found
+        return eventually(ready, what=f"the ssh server of {task}")
 
     def keys(self, task: str) -> Path:
         return self.home / "keys" / f"{task}.1"
-
-    def close(self) -> None:
-        for row in self.json("list", "--status", "pending,starting,running,waiting")["tasks"]:
-            self.parhelia("session", "kill", row["task_id"])
 
 
 class Person:
@@ -84,7 +54,7 @@ class Person:
             'env -i TERM="$TERM" "$@"; echo "left with $?"; exec cat',
             "sh",
             *names,
-            str(PARHELIA),
+            PARHELIA,
             *words,
         ]
         self.tmux("set", "-g", "default-terminal", "screen-256color", ";", "set", "-g", "escape-time", "0", ";",
@@ -97,7 +67,7 @@ class Person:
     def see(self, *texts: str) -> None:
         """Wait until all of this is on the screen."""
         try:
-            until(lambda: all(text in self.screen for text in texts))
+            eventually(lambda: all(text in self.screen for text in texts))
         except AssertionError:
             raise AssertionError(f"{texts} did not come on the screen:\n{self.screen}") from None
 

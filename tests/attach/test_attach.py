@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
+import random
+import re
 import shlex
 import signal
 import socket
+import struct
+import termios
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.attach.room import PARHELIA, House, Person
+from tests.attach.room import House, Person
 from tests.attach.server import run
-from tests.attach.test_ssh_server import until
+from tests.front import PARHELIA, eventually
 
 People = Callable[[], Person]
 
@@ -93,12 +99,28 @@ def test_a_closed_window_is_a_way_to_leave_and_ends_nothing(house: House, task: 
     someone.type("mark=kept")
     assert clients(house, task) and attaching(task)
     someone.close()
-    until(lambda: not clients(house, task) and not attaching(task))
+    eventually(lambda: not clients(house, task) and not attaching(task))
     again = person()
     again.enter(house, task, 1)
     again.type("echo $mark-all-along")
     again.see("kept-all-along")
     again.leave()
+
+
+@pytest.mark.parametrize("path", [None, "/nonexistent"], ids=["ssh", "built-in"])
+def test_a_window_that_ran_nothing_else_may_be_closed_too(house: House, task: str, path: str | None) -> None:
+    """Without a shell around it the kernel tells attach alone that the terminal is gone."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        env = {**house.env, "TERM": "xterm-256color", **({"PATH": path} if path else {})}
+        os.execve(PARHELIA, [PARHELIA, "attach", task], env)
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 30, 100, 0, 0))
+    seen = b""
+    while b"| running" not in seen:
+        seen += os.read(terminal, 65536)
+    os.close(terminal)
+    eventually(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid, what="the end of attach")
+    eventually(lambda: not clients(house, task))
 
 
 def clients(house: House, task: str) -> bytes:
@@ -111,7 +133,7 @@ def attaching(task: str) -> list[str]:
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             words = path.read_bytes().split(b"\0")
-            if b"attach" in words and task.encode() in words and PARHELIA.name.encode() in words[1]:
+            if b"attach" in words and task.encode() in words and words[1].endswith(b"/parhelia"):
                 found.append(path.parent.name)
     return found
 
@@ -133,7 +155,7 @@ def test_without_ssh_the_built_in_client_does_it(house: House, task: str, person
 def test_a_key_of_another_session_is_refused_and_nothing_is_typed(
     house: House, task: str, person: People, file: str, code: str, path: str | None
 ) -> None:
-    other = house.start("sleep 60")
+    other = house.begin("sleep 60")
     house.listening(other)
     right = house.keys(task) / file
     kept = right.read_bytes()
@@ -144,18 +166,18 @@ def test_a_key_of_another_session_is_refused_and_nothing_is_typed(
         someone.see(f"error[{code}]", "left with 4")
     finally:
         right.write_bytes(kept)
-        house.parhelia("session", "kill", other)
+        house.run("session", "kill", other)
 
 
 def test_attach_waits_for_a_session_that_has_no_place_yet(tmp_path: Path, person: People) -> None:
     house = House(tmp_path, PARHELIA_LOCAL_MAX_SESSIONS="1")
     try:
-        first = house.start("sleep 60")
-        second = house.start("while :; do echo came; sleep 0.1; done")
+        first = house.begin("sleep 60")
+        second = house.begin("while :; do echo came; sleep 0.1; done")
         someone = person()
         someone.sit(house, "attach", second)
         someone.see(f"{second}.1 is pending: waits for a free place", "Ctrl-C leaves")
-        house.parhelia("session", "kill", first)
+        house.run("session", "kill", first)
         someone.see("came", "0:agent*")
     finally:
         house.close()
@@ -172,10 +194,10 @@ def test_attach_waits_for_a_session_that_has_no_place_yet(tmp_path: Path, person
 def test_a_session_that_has_ended_says_how_to_go_on(
     house: House, person: People, script: str | None, state: str, hint: str
 ) -> None:
-    task = house.start(script or "sleep 60")
+    task = house.begin(script or "sleep 60")
     if script is None:
-        house.parhelia("session", "kill", task)
-    until(lambda: house.json("status", task)["state"] == state)
+        house.run("session", "kill", task)
+    eventually(lambda: house.json("status", task)["state"] == state)
     someone = person()
     someone.sit(house, "attach", task)
     someone.see("error[session-ended]", hint, "left with 4")
@@ -183,7 +205,7 @@ def test_a_session_that_has_ended_says_how_to_go_on(
 
 
 def test_the_end_of_the_session_is_the_end_of_attach(house: House, person: People) -> None:
-    task = house.start("while [ ! -e done ]; do sleep 0.05; done")
+    task = house.begin("while [ ! -e done ]; do sleep 0.05; done")
     state = house.listening(task)
     someone = person()
     someone.sit(house, "attach", task)
@@ -193,9 +215,9 @@ def test_the_end_of_the_session_is_the_end_of_attach(house: House, person: Peopl
 
 
 def test_without_a_terminal_it_says_how_and_the_command_it_gives_works(house: House, task: str) -> None:
-    alone = house.parhelia("attach", task)
-    assert alone.returncode == 2 and b"error[no-terminal]" in alone.stderr
-    told = house.parhelia("attach", task, "--info-only")
+    alone = house.run("attach", task, code=2)
+    assert b"error[no-terminal]" in alone.stderr
+    told = house.run("attach", task, "--info-only")
     words = shlex.split(told.stdout.decode())
     assert words[0] == "ssh" and told.stdout.count(b"\n") == 1
     seen = run([*words[:-1], words[-1].replace("attach-session -t", "list-windows -F '#W' -t")])
@@ -204,10 +226,27 @@ def test_without_a_terminal_it_says_how_and_the_command_it_gives_works(house: Ho
 
 def test_ssh_config_makes_a_session_a_host_for_every_tool(house: House, task: str, tmp_path: Path) -> None:
     config = tmp_path / "config"
-    config.write_bytes(house.parhelia("ssh-config").stdout)
+    config.write_bytes(house.run("ssh-config").stdout)
     assert house.json("ssh-config", task)["hosts"][0]["names"] == [f"parhelia-{task}.1", f"parhelia-{task}"]
     (tmp_path / "sent").write_text("text")
     assert run(["scp", "-F", str(config), str(tmp_path / "sent"), f"parhelia-{task}:got"]).returncode == 0
     assert run(["ssh", "-F", str(config), f"parhelia-{task}", "cat got"]).stdout == b"text"
     pulled = run(["rsync", "-e", f"ssh -F {config}", f"parhelia-{task}.1:got", str(tmp_path / "back")])
     assert pulled.returncode == 0 and (tmp_path / "back").read_text() == "text"
+
+
+HOSTILE = bytes(range(256)) * 2 + (
+    b"\x1b]52;c;ZWNobyBwd25lZA==\x07\x1b]0;title\x1b\\\x1bPq#0\x1b\\\x1b[2J\x1b[8m\x9b31m\xc2\x9b5n\x1b_Ga=T\x1b\\"
+    + "\u202egnp.exe\u2066\u2069\u200f\n".encode()
+)
+
+
+def test_what_a_session_prints_acts_on_no_terminal_but_one_that_attached(house: House) -> None:
+    (house.cwd / "hostile").write_bytes(random.Random(7).randbytes(20_000) + HOSTILE)
+    task = house.begin("cat hostile; cat hostile >&2; printf '\\033]0;title\\007'; exit 3")
+    eventually(lambda: house.json("status", task)["state"] == "failed")
+    views = [("logs", task), ("status", task), ("list",), ("task", "show", task), ("status",)]
+    views += [(*view, "--json") for view in views]
+    for view in views:
+        said = house.run(*view).stdout.decode()
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]", said), view

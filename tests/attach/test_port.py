@@ -13,7 +13,8 @@ from parhelia_mcp.errors import Unreachable
 from parhelia_mcp.ssh import client
 from parhelia_mcp.ssh.port import LocalPort
 from tests.attach.server import SESSION, Server, run, start
-from tests.attach.test_ssh_server import free_port, until
+from tests.attach.test_ssh_server import free_port
+from tests.front import eventually
 
 
 def through(server: Server, local: LocalPort) -> list[str]:
@@ -74,7 +75,7 @@ def test_ten_cuts_of_a_terminal_leave_no_process_and_no_descriptor_behind(server
         assert attached.returncode == 255
         problem = client.failure(stderr.decode(), server.keys)
         assert problem is not None and problem.code == "ssh-reset", stderr
-    until(lambda: not children(server) and descriptors(server) <= before)
+    eventually(lambda: not children(server) and descriptors(server) <= before)
 
 
 def test_a_transfer_cut_ten_times_is_whole_in_the_end(server: Server, tmp_path: Path) -> None:
@@ -91,7 +92,7 @@ def test_a_transfer_cut_ten_times_is_whole_in_the_end(server: Server, tmp_path: 
         process.stdin.close()
         if number < 10:
             size = target.stat().st_size if target.exists() else 0
-            until(partial(larger, target, size))
+            eventually(partial(larger, target, size))
             local.cut()
         process.wait(30)
     assert process.returncode == 0

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from parhelia_mcp.ssh import client
 from tests.attach.server import MARK, SESSION, Server, run, start
+from tests.front import eventually
 
 BIG = os.urandom(7_000_003)
 
@@ -74,10 +74,10 @@ def test_a_program_on_a_terminal_is_hung_up_when_the_client_goes(server: Server)
         terminal=True,
     )
     attached = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until(started.exists)
+    eventually(started.exists)
     attached.kill()
     attached.wait()
-    until(gone.exists)
+    eventually(gone.exists)
 
 
 def test_the_end_of_input_types_nothing_into_a_terminal(server: Server) -> None:
@@ -181,7 +181,7 @@ def on_terminal(server: Server, remote: str) -> Iterator:
     )
 
     def see(text: str) -> None:
-        until(lambda: text in run(["tmux", *pane, "capture-pane", "-p"]).stdout.decode())
+        eventually(lambda: text in run(["tmux", *pane, "capture-pane", "-p"]).stdout.decode())
 
     try:
         yield pane, see
@@ -200,7 +200,7 @@ def web(folder: Path, *, mark: bool) -> Iterator[int]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        until(lambda: ask(port))
+        eventually(lambda: ask(port))
         yield port
     finally:
         process.kill()
@@ -244,10 +244,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def until(holds, seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
