@@ -34,7 +34,9 @@ def test_a_person_comes_types_resizes_leaves_and_comes_back(house: House, task: 
     first.type("until stty size | grep '19 77'; do sleep 0.1; done")
     first.see("\n19 77")
     first.leave()
-    first.see("leads to the session", f"left {task}.1: running", "time left:", f"parhelia attach {task}")
+    first.see(
+        "leads to the session", f"left {task}.1: running, checkpoint cp-", "time left:", f"parhelia attach {task}"
+    )
     second = person()
     second.sit(house, "attach", task)
     second.see("\n42")
@@ -118,9 +120,16 @@ def test_a_window_that_ran_nothing_else_may_be_closed_too(house: House, task: st
     seen = b""
     while b"| running" not in seen:
         seen += os.read(terminal, 65536)
+    before = left_behind(house, task)
     os.close(terminal)
     eventually(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid, what="the end of attach")
-    eventually(lambda: not clients(house, task))
+    assert not clients(house, task)
+    assert left_behind(house, task) == before + 1
+
+
+def left_behind(house: House, task: str) -> int:
+    """How many checkpoints were taken because somebody left."""
+    return sum(row["trigger"] == "detach" for row in house.json("checkpoint", "list", "--session", task)["checkpoints"])
 
 
 def clients(house: House, task: str) -> bytes:
