@@ -30,6 +30,7 @@ FILES = 57_000
 ROUNDS = 3
 EDITED = 20
 SNAPSHOTS = 21
+_RUN = 1500
 
 Command = list[str]
 
@@ -44,9 +45,9 @@ def workspace(root: Path, count: int, *, seed: int = 1) -> None:
         folder = root / f"pkg{number // 1200:03}" / f"m{number // 12 % 100:02}"
         if number % 12 == 0:
             folder.mkdir(parents=True, exist_ok=True)
-        size = min(200_000, int(dice.lognormvariate(8.2, 1.5)))
-        start = dice.randrange(len(pool) - size)
-        (folder / f"file{number}.js").write_bytes(b"// %d\n" % number + pool[start : start + size])
+        runs = min(120, int(dice.lognormvariate(1, 1.5)) + 1)  # short, so that nothing long is there twice
+        starts = [dice.randrange(len(pool) - _RUN) for _ in range(runs)]
+        (folder / f"file{number}.js").write_bytes(b"// %d\n" % number + b"".join(pool[at : at + _RUN] for at in starts))
 
 
 def edit(root: Path, turn: int) -> None:
@@ -243,7 +244,6 @@ def _large(base: Path) -> list[Row]:
     with (tree / "log").open("wb") as log:
         for number in range(500):
             log.write(random.Random(number).randbytes(1_000_000))
-    peers = {name: Peer(base, f"{name}") for name in ("tar-large",)}
     ours = Peer(base, "parhelia-large")
     ours.name = "parhelia"
     first = ours.snapshot(tree, 0)
@@ -251,7 +251,6 @@ def _large(base: Path) -> list[Row]:
     with (tree / "log").open("ab") as log:
         log.write(random.Random(-1).randbytes(1_000_000))
     again = ours.snapshot(tree, 1)
-    del peers
     return [
         Row.of("first checkpoint of a 500 MB file", first, "s"),
         Row.of("1 MB appended to 500 MB: time", again, "s"),

@@ -187,10 +187,10 @@ def storm(tmp_path: Path, seed: int) -> None:
     """Kill creates, deletes, retentions and gcs at random times and see that nothing older suffers."""
     dice = random.Random(seed)
     store, workspace = Store(tmp_path / "store"), tmp_path / "workspace"
-    flat(workspace, 150, seed=seed)
+    flat(workspace, 60, seed=seed)
     known = {take(store, workspace).hash}
-    for turn in range(3):
-        flat(workspace / f"t{turn}", 80, seed=seed + turn)
+    for turn in range(2):
+        flat(workspace / f"t{turn}", 40, seed=seed + turn)
         process = victim(store, workspace, dice.choice(["create", "create", "gc", "retain"]))
         time.sleep(dice.uniform(0.02, 0.25))  # the point of the test: any moment will do
         process.kill()

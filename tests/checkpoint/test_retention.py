@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from parhelia_mcp.checkpoint import create as create_module
 from parhelia_mcp.checkpoint.create import Source, create
 from parhelia_mcp.checkpoint.manifest import Facts, Manifest
 from parhelia_mcp.checkpoint.retention import delete, expires_at, gc, retain
@@ -95,14 +96,15 @@ def test_a_mostly_dead_pack_is_left_behind(tmp_path: Path, store: Store) -> None
     assert sum(path.stat().st_size for path in store.packs.iterdir()) < 200_000
 
 
-def test_packs_do_not_grow_without_end_in_number(tmp_path: Path, store: Store) -> None:
+def test_packs_do_not_grow_without_end_in_number(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = tmp_path / "workspace"
     workspace.mkdir()
-    for number in range(75):
+    monkeypatch.setattr(create_module, "_MOST_PACKS", 8)
+    for number in range(20):
         (workspace / f"f{number}").write_bytes(random.Random(number).randbytes(4000))
         last = take(store, workspace)
-        assert len(last.packs) <= 65
-    assert len(last.packs) < 15
+        assert len(last.packs) <= 9
+    assert len(last.packs) < 6
     assert verify(store, last) == []
     for one in list_all(store)[:-1]:
         assert verify(store, one) == []
