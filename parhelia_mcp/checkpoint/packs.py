@@ -7,6 +7,7 @@ import queue
 import struct
 import threading
 from array import array
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable
 from functools import cached_property
@@ -21,7 +22,7 @@ from parhelia_mcp.errors import Refused
 FRAME = 1 << 20
 _HEADER = struct.Struct("<8sII8s")
 _TRAILER = struct.Struct("<QII8s")
-_COUNTS = struct.Struct("<II")
+_COUNTS = struct.Struct("<III")
 _FRAME = struct.Struct("<QII")
 _MAGIC, _END = b"PARHPACK", b"PARHEND\n"
 _PLAIN = bytes(8)
@@ -103,6 +104,7 @@ class Writer:
         self._data: tuple[list[bytes], list[bytes]] = ([], [])
         self._pending: tuple[list[bytes], list[bytes]] = ([], [])
         self._filled = [0, 0]
+        self._trees: set[bytes] = set()
         self._places: list[tuple[bytes, int, int, int]] = []
         self._frames: list[tuple[int, int, int]] = []
         self._count = 0
@@ -117,6 +119,8 @@ class Writer:
         if name in self.new:
             return
         self.new[name] = len(data)
+        if tree:
+            self._trees.add(name)
         self._data[tree].append(data)
         self._pending[tree].append(name)
         self._filled[tree] += len(data)
@@ -204,12 +208,14 @@ class Writer:
     def _write_index(self) -> None:
         import zstandard
 
-        columns = [array("I", [place[at] for place in self._places]).tobytes() for at in (1, 2, 3)]
+        trees = [place for place in self._places if place[0] in self._trees]
+        places = trees + [place for place in self._places if place[0] not in self._trees]
+        columns = [array("I", [place[at] for place in places]).tobytes() for at in (1, 2, 3)]
         index = b"".join(
             (
-                _COUNTS.pack(len(self._frames), len(self._places)),
+                _COUNTS.pack(len(self._frames), len(places), len(trees)),
                 b"".join([_FRAME.pack(*frame) for frame in self._frames]),
-                b"".join([place[0] for place in self._places]),
+                b"".join([place[0] for place in places]),
                 *columns,
             )
         )
@@ -267,19 +273,24 @@ class Pack:
         index = self.cipher.open(self._read(start, stored), raw)
         if len(index) < _COUNTS.size:
             raise damaged(f"{what} has a torn index")
-        frames, objects = _COUNTS.unpack_from(index)
+        frames, objects, self.trees = _COUNTS.unpack_from(index)
         at = _COUNTS.size + frames * _FRAME.size
-        if len(index) != at + objects * 44:
+        if len(index) != at + objects * 44 or self.trees > objects:
             raise damaged(f"{what} has a torn index")
+        self.objects = objects
         self.frames = list(_FRAME.iter_unpack(index[_COUNTS.size : at]))
-        names = index[at : at + 32 * objects]
-        self.ids = [names[i : i + 32] for i in range(0, len(names), 32)]
+        self._names = index[at : at + 32 * objects]
         self.columns = [array("I"), array("I"), array("I")]
         at += 32 * objects
         for column in self.columns:
             column.frombytes(index[at : at + 4 * objects])
             at += 4 * objects
         self.raw = sum(frame[2] for frame in self.frames)
+
+    def ids(self, start: int, end: int | None) -> list[bytes]:
+        """The ids of the objects from row `start` on; trees come first."""
+        names = self._names[32 * start : None if end is None else 32 * end]
+        return [names[at : at + 32] for at in range(0, len(names), 32)]
 
     def _read(self, offset: int, size: int) -> bytes:
         try:
@@ -318,34 +329,60 @@ class Reader:
 
     def __init__(self, folder: Path, refs: Iterable[PackRef], key: bytes | None) -> None:
         self.packs: list[Pack] = []
-        self.places: dict[bytes, tuple[int, int]] = {}  # id -> (pack, row)
+        self._starts: list[int] = []  # rows of all packs are numbered through
+        self._trees: dict[bytes, int] = {}
         self._frames: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._held = 0
+        rows = 0
         try:
             for ref in refs:
-                self.packs.append(Pack(folder, ref, key))
-                number = len(self.packs) - 1
-                self.places.update({name: (number, row) for row, name in enumerate(self.packs[-1].ids)})
+                pack = Pack(folder, ref, key)
+                self.packs.append(pack)
+                self._starts.append(rows)
+                self._trees.update(zip(pack.ids(0, pack.trees), range(rows, rows + pack.trees), strict=True))
+                rows += pack.objects
         except BaseException:
             self.close()
             raise
 
+    @cached_property
+    def _rows(self) -> dict[bytes, int]:
+        """Rows of objects that are not trees; made when the first is asked for, because comparing needs none."""
+        rows: dict[bytes, int] = {}
+        for start, pack in zip(self._starts, self.packs, strict=True):
+            rows.update(zip(pack.ids(pack.trees, None), range(start + pack.trees, start + pack.objects), strict=True))
+        return rows
+
+    def _row(self, name: bytes) -> int | None:
+        row = self._trees.get(name)
+        return self._rows.get(name) if row is None else row
+
+    def pack_of(self, name: bytes) -> int:
+        """The number of the pack that holds an object, or -1."""
+        row = self._row(name)
+        return -1 if row is None else bisect_right(self._starts, row) - 1
+
+    def _place(self, name: bytes) -> tuple[int, int]:
+        row = self._row(name)
+        if row is None:
+            raise damaged(f"Object {name.hex()[:12]} is in none of the checkpoint's packs")
+        number = bisect_right(self._starts, row) - 1
+        return number, row - self._starts[number]
+
     def length(self, name: bytes) -> int:
         """How long the object is, as its index says."""
-        place = self.places.get(name)
-        if place is None:
-            raise damaged(f"Object {name.hex()[:12]} is in none of the checkpoint's packs")
-        return self.packs[place[0]].columns[2][place[1]]
+        number, row = self._place(name)
+        return self.packs[number].columns[2][row]
 
     def read(self, name: bytes, *, tree: bool = False) -> bytes:
-        size = self.length(name)
-        if size > (MAX_TREE if tree else MAX_OBJECT):
-            raise damaged(f"Object {name.hex()[:12]} says it has {size} bytes")
-        pack, row = self.places[name]
-        frames, offsets, _ = self.packs[pack].columns
-        data = self._frame(pack, frames[row])[offsets[row] : offsets[row] + size]
-        if self.packs[pack].cipher.identify(data) != name:
-            raise damaged(f"Object {name.hex()[:12]} in pack {self.packs[pack].ref.name[:12]} does not match its hash")
+        number, row = self._place(name)
+        pack = self.packs[number]
+        frames, offsets, lengths = pack.columns
+        if lengths[row] > (MAX_TREE if tree else MAX_OBJECT):
+            raise damaged(f"Object {name.hex()[:12]} says it has {lengths[row]} bytes")
+        data = self._frame(number, frames[row])[offsets[row] : offsets[row] + lengths[row]]
+        if pack.cipher.identify(data) != name:
+            raise damaged(f"Object {name.hex()[:12]} in pack {pack.ref.name[:12]} does not match its hash")
         return data
 
     def _frame(self, pack: int, number: int) -> bytes:

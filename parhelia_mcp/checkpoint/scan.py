@@ -103,8 +103,7 @@ class Scan:
             return self.new_pack
         if self.reader is None:
             self.reader = self._open_reader()
-        found = self.reader.places.get(name)
-        return -1 if found is None else found[0]
+        return self.reader.pack_of(name)
 
     def add(self, data: bytes, *, tree: bool = False) -> tuple[bytes, int]:
         """Keep an object; its id and the number of its pack."""

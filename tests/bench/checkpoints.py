@@ -93,7 +93,12 @@ class Peer:
             self.run(["borg", "init", "--encryption", "none"])
         elif self.name == "git":
             self.run(["git", "init", "-q", "--bare", str(self.store)])
-            for key, value in (("core.compression", "0"), ("index.version", "4"), ("core.untrackedCache", "true")):
+            for key, value in (
+                ("core.compression", "0"),
+                ("index.version", "4"),
+                ("core.untrackedCache", "true"),
+                ("gc.auto", "0"),
+            ):
                 self.run(["git", f"--git-dir={self.store}", "config", key, value])
 
     def snapshot(self, tree: Path, number: int) -> float:
@@ -249,7 +254,7 @@ def _large(base: Path) -> list[Row]:
     first = ours.snapshot(tree, 0)
     before = ours.stored()
     with (tree / "log").open("ab") as log:
-        log.write(random.Random(-1).randbytes(1_000_000))
+        log.write(random.Random(1000).randbytes(1_000_000))
     again = ours.snapshot(tree, 1)
     return [
         Row.of("first checkpoint of a 500 MB file", first, "s"),

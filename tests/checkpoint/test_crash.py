@@ -17,6 +17,7 @@ from parhelia_mcp.checkpoint.restore import restore
 from parhelia_mcp.checkpoint.retention import gc
 from parhelia_mcp.checkpoint.store import Store, list_all
 from parhelia_mcp.checkpoint.verify import verify
+from parhelia_mcp.errors import Busy
 from tests.checkpoint.trees import describe, flat, take
 
 CREATE = [
@@ -58,6 +59,7 @@ def still_good(store: Store, workspace: Path, before: set[str], most: int) -> No
         assert verify(store, one) == []
     made = take(store, workspace)
     assert verify(store, made) == []
+    assert drafts(store) == []
     gc(store)
     assert drafts(store) == []
     listed = {pack.name for one in list_all(store) for pack in one.packs}
@@ -107,6 +109,28 @@ def test_a_store_on_a_full_file_system_says_so(tmp_path: Path, workspace: Path) 
         assert verify(store, first) == [] and drafts(store) == []
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_data_is_on_the_disk_before_its_name_and_the_manifest_comes_last(
+    tmp_path: Path, store: Store, workspace: Path
+) -> None:
+    log = tmp_path / "calls"
+    code, _ = run(store, workspace, "create", "", "strace", "-f", "-qq", "-o", str(log), "-e", "trace=fsync,rename")
+    calls = [line.split()[1].partition("(")[0] for line in log.read_text().splitlines() if "(" in line]
+    assert code == 0
+    assert calls[:6] == ["fsync", "rename", "fsync", "fsync", "rename", "fsync"]
+
+
+def test_two_restores_into_one_place_do_not_mix(tmp_path: Path, store: Store, workspace: Path) -> None:
+    taken = take(store, workspace)
+    first = victim(store, tmp_path / "target", "restore", "restore.swap:sleep=2")
+    deadline = time.monotonic() + 20
+    while not list(tmp_path.glob(".target.restoring/new/large")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with pytest.raises(Busy):
+        restore(store, taken, tmp_path / "target")
+    assert first.communicate(timeout=30) and first.returncode == 0
+    assert describe(tmp_path / "target") == describe(workspace)
 
 
 @pytest.mark.parametrize("call", ["fsync", "rename"])
