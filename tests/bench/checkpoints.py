@@ -209,7 +209,7 @@ def _incremental(tree: Path, peers: dict[str, Peer]) -> list[Row]:
     found += _ratios(
         f"{EDITED} small edits", {name: statistics.median(t) for name, t in edited.items()}, {"restic": 1 / 5}
     )
-    for name in ("restic", "borg", "git"):
+    for name in [one for one in peers if one != "parhelia"]:
         bar = 1.0 if name == "restic" else None
         unit = f"x ({sizes[name] / 1e6:.1f} MB)"
         found.append(

@@ -239,6 +239,13 @@ def test_several_sources_lie_side_by_side(tmp_path: Path, store: Store, workspac
         create(store, [Source("a", workspace), Source("a/b", workspace)], facts)
 
 
+def test_a_parent_is_the_newest_checkpoint_or_the_one_that_was_named(store: Store, workspace: Path) -> None:
+    first = take(store, workspace)
+    second = take(store, workspace)
+    third = take(store, workspace, parent=first.id)
+    assert (first.parent, second.parent, third.parent) == (None, first.id, first.id)
+
+
 def test_diff_names_what_changed_and_shows_it(tmp_path: Path, store: Store, workspace: Path) -> None:
     (workspace / "text").write_text("one\ntwo\n")
     first = take(store, workspace)
