@@ -15,9 +15,10 @@ from parhelia_mcp import failpoint, files
 from parhelia_mcp.checkpoint import cache as caches
 from parhelia_mcp.checkpoint import format as form
 from parhelia_mcp.checkpoint.cache import NEVER, Cache
+from parhelia_mcp.checkpoint.cipher import Cipher
 from parhelia_mcp.checkpoint.faults import local_faults
 from parhelia_mcp.checkpoint.manifest import Facts, Manifest
-from parhelia_mcp.checkpoint.packs import Cipher, Pack, PackRef, Reader, Writer
+from parhelia_mcp.checkpoint.packs import Pack, PackRef, Reader, Writer
 from parhelia_mcp.checkpoint.scan import Excludes, Found, Progress, Scan
 from parhelia_mcp.checkpoint.store import Store, survey, writing
 from parhelia_mcp.errors import Corrupted, LocalFault, NotFound, Refused, Usage

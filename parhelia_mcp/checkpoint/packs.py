@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parhelia_mcp import failpoint, files
+from parhelia_mcp.checkpoint.cipher import Cipher, cipher_for
 from parhelia_mcp.checkpoint.faults import damaged, local_faults
 from parhelia_mcp.checkpoint.format import MAX_OBJECT, MAX_TREE
-from parhelia_mcp.errors import Refused
 
 FRAME = 1 << 20
 _HEADER = struct.Struct("<8sII8s")
@@ -25,62 +25,7 @@ _TRAILER = struct.Struct("<QII8s")
 _COUNTS = struct.Struct("<III")
 _FRAME = struct.Struct("<QII")
 _MAGIC, _END = b"PARHPACK", b"PARHEND\n"
-_PLAIN = bytes(8)
 _MAX_INDEX = 1 << 30
-
-
-class Cipher:
-    """Names objects and seals blocks, with a key or without."""
-
-    def __init__(self, key: bytes | None) -> None:
-        from blake3 import blake3
-
-        self._hash = blake3
-        self._key = key
-        self.name = _PLAIN
-        self._id_key = None
-        if key is not None:
-            self.name = self._derive("name")[:8]
-            self._id_key = self._derive("ids")
-
-    def _derive(self, use: str) -> bytes:
-        return self._hash(self._key, derive_key_context=f"parhelia checkpoint 1 {use}").digest()
-
-    @cached_property
-    def _aead(self):
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-        return AESGCM(self._derive("frames"))
-
-    def identify(self, data: bytes) -> bytes:
-        if self._id_key is None:
-            return self._hash(data).digest()
-        return self._hash(data, key=self._id_key).digest()
-
-    def seal(self, data: bytes, compressor) -> bytes:
-        block = compressor.compress(data)
-        if self._key is None:
-            return block
-        nonce = os.urandom(12)
-        return nonce + self._aead.encrypt(nonce, block, None)
-
-    def open(self, block: bytes, size: int) -> bytes:
-        """The `size` bytes that were sealed; raises Corrupted for anything else, before it takes more memory."""
-        import zstandard
-
-        try:
-            if self._key is not None:
-                from cryptography.exceptions import InvalidTag
-
-                try:
-                    block = self._aead.decrypt(block[:12], block[12:], None)
-                except (InvalidTag, ValueError):
-                    raise damaged("An encrypted block does not open with its key") from None
-            if zstandard.frame_content_size(block) != size:
-                raise damaged("A block does not have the size its index says")
-            return zstandard.ZstdDecompressor().decompress(block, max_output_size=size)
-        except zstandard.ZstdError:
-            raise damaged("A compressed block is torn") from None
 
 
 class PackRef(NamedTuple):
@@ -265,7 +210,7 @@ class Pack:
         start, stored, raw, end = _TRAILER.unpack(self._read(size - _TRAILER.size, _TRAILER.size))
         if magic != _MAGIC or version != 1 or end != _END or raw > _MAX_INDEX:
             raise damaged(f"{what} is not a pack of version 1")
-        self.cipher = _cipher_for(key_name, key, what)
+        self.cipher = cipher_for(key_name, key, what)
         return start, stored, raw
 
     def _read_index(self, start: int, stored: int, raw: int) -> None:
@@ -311,17 +256,6 @@ class Pack:
 
     def close(self) -> None:
         os.close(self._descriptor)
-
-
-def _cipher_for(key_name: bytes, key: bytes | None, what: str) -> Cipher:
-    if key_name == _PLAIN:
-        return Cipher(None)
-    if key is None:
-        raise Refused("key-needed", f"{what} is encrypted.", "put back the key file the checkpoint was made with")
-    cipher = Cipher(key)
-    if cipher.name != key_name:
-        raise Refused("wrong-key", f"{what} was encrypted with another key.", "put back the key file it was made with")
-    return cipher
 
 
 class Reader:

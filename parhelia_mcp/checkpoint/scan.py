@@ -15,9 +15,10 @@ from typing import NamedTuple
 from parhelia_mcp import failpoint
 from parhelia_mcp.checkpoint import format as form
 from parhelia_mcp.checkpoint.cache import NEVER, STAMP, Cache, Seen, by_name
+from parhelia_mcp.checkpoint.cipher import Cipher
 from parhelia_mcp.checkpoint.format import Content, Entry
 from parhelia_mcp.checkpoint.manifest import Skipped
-from parhelia_mcp.checkpoint.packs import Cipher, Reader, Writer
+from parhelia_mcp.checkpoint.packs import Reader, Writer
 
 Progress = Callable[[int, int], None]
 

@@ -13,9 +13,10 @@ from blake3 import blake3
 
 from parhelia_mcp.checkpoint import format as form
 from parhelia_mcp.checkpoint import restore as restoring
+from parhelia_mcp.checkpoint.cipher import Cipher
 from parhelia_mcp.checkpoint.format import Content, Entry
 from parhelia_mcp.checkpoint.manifest import Manifest, decode
-from parhelia_mcp.checkpoint.packs import Cipher, Writer
+from parhelia_mcp.checkpoint.packs import Writer
 from parhelia_mcp.checkpoint.restore import restore
 from parhelia_mcp.checkpoint.retention import gc
 from parhelia_mcp.checkpoint.store import Store, list_all, load, survey
