@@ -17,7 +17,7 @@ from parhelia_mcp.checkpoint.format import decode_tree, encode_tree
 
 STAMP = struct.Struct("<QQQqqII")  # device, inode, size, mtime, ctime, mode, links
 NEVER = bytes(STAMP.size)
-_MAGIC = b"PARHCACHE2"
+_MAGIC = b"PARHCACHE3"
 _RECORD = struct.Struct("<HI32sIIII")  # sizes of path and attributes, tree, its pack, sizes of key and part, lives
 _LIVE = struct.Struct("<IQ")
 
@@ -37,16 +37,15 @@ class Seen(NamedTuple):
 class Cache(NamedTuple):
     """`packs` are the names that the numbers in `live` mean."""
 
-    manifest: str
     packs: tuple[str, ...]
     directories: dict[bytes, Seen]
 
 
-EMPTY = Cache("", (), {})
+EMPTY = Cache((), {})
 
 
-def read(path: Path, manifest: str, key_name: bytes) -> Cache:
-    """The cache that the checkpoint `manifest` left, or an empty one."""
+def read(path: Path, packs: tuple[str, ...], key_name: bytes) -> Cache:
+    """What a checkpoint that needs exactly `packs` left, or nothing: all that it trusts must lie in them."""
     from blake3 import blake3
 
     try:
@@ -56,13 +55,15 @@ def read(path: Path, manifest: str, key_name: bytes) -> Cache:
     head = len(_MAGIC) + 32
     if data[: len(_MAGIC)] != _MAGIC or blake3(memoryview(data)[head:]).digest() != data[len(_MAGIC) : head]:
         return EMPTY
-    if data[head : head + 40] != bytes.fromhex(manifest) + key_name:
+    if data[head : head + 8] != key_name:
         return EMPTY
-    at = head + 40
+    at = head + 8
     (count,) = struct.unpack_from("<I", data, at)
     at += 4
-    packs = tuple(data[start : start + 64].decode() for start in range(at, at + 64 * count, 64))
-    return Cache(manifest, packs, dict(_records(data, at + 64 * count)))
+    found = tuple(data[start : start + 64].decode() for start in range(at, at + 64 * count, 64))
+    if found != packs:
+        return EMPTY
+    return Cache(found, dict(_records(data, at + 64 * count)))
 
 
 def _records(data: bytes, at: int) -> Iterable[tuple[bytes, Seen]]:
@@ -83,7 +84,7 @@ def _records(data: bytes, at: int) -> Iterable[tuple[bytes, Seen]]:
 def write(path: Path, cache: Cache, key_name: bytes) -> None:
     from blake3 import blake3
 
-    pieces = [bytes.fromhex(cache.manifest), key_name, struct.pack("<I", len(cache.packs))]
+    pieces = [key_name, struct.pack("<I", len(cache.packs))]
     pieces += [name.encode() for name in cache.packs]
     for name, seen in cache.directories.items():
         if len(name) > 0xFFFF:

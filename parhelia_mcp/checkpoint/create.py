@@ -106,7 +106,7 @@ class _Past:
     def scan(self, writer: Writer, progress: Progress | None) -> Scan:
         cache = caches.EMPTY
         if self.newest and self.whole:
-            cache = caches.read(self._store.path / "cache", self.newest.hash, self.cipher.name)
+            cache = caches.read(self._store.path / "cache", tuple(ref.hash for ref in self.refs), self.cipher.name)
         info = self._store.path.stat()
         return Scan(
             writer,
@@ -278,7 +278,9 @@ def _remember(store: Store, scan: Scan, made: Manifest, past: _Past, moved: froz
         )
         for path, seen in scan.directories.items()
     }
-    left = Cache(made.hash, tuple(ref.hash for ref in made.packs), directories)
+    left = Cache(tuple(ref.hash for ref in made.packs), directories)
+    if left == scan.cache:
+        return
     try:
         failpoint.reach("checkpoint.cache")
         caches.write(store.path / "cache", left, past.cipher.name)
