@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from parhelia_mcp import budget, notify, workspace
+from parhelia_mcp import budget, files, notify, workspace
 from parhelia_mcp.context import Context
-from parhelia_mcp.errors import Corrupted, LocalFault, NotFound, Partial, Refused, Usage
+from parhelia_mcp.errors import Corrupted, LocalFault, NotFound, Partial, Problem, Refused, Usage
 from parhelia_mcp.failpoint import reach
 from parhelia_mcp.follow.session import is_local, spec_of
 from parhelia_mcp.model import Reason, State, moment, now, timestamp
@@ -21,6 +22,9 @@ LEAVE_S = 3.0  # what a runner that has written its result gets to go by itself
 
 def collect(ctx: Context, session: Session, sandbox: Sandbox, result: dict[str, Any]) -> Session:
     """Bring the work home, prove that the sandbox is gone, settle."""
+    if result.get("judged") and is_local(ctx, session):
+        sandbox.terminate()  # what is left of it must not write while its work is kept
+        _keep(ctx, session)
     landed = _land(ctx, session, sandbox, result)
     reach("collect.landed")
     _prove_gone(sandbox)
@@ -35,6 +39,42 @@ def collect(ctx: Context, session: Session, sandbox: Sandbox, result: dict[str, 
         landed,
         result.get("ended_at"),
     )
+
+
+def _keep(ctx: Context, session: Session) -> None:
+    """A last checkpoint of a session whose runner died before it could take one; without it the files still land."""
+    from parhelia_mcp.checkpoint.create import Source, create
+    from parhelia_mcp.checkpoint.manifest import AgentFacts, Facts
+    from parhelia_mcp.checkpoint.store import Store
+
+    folder = ctx.task_dir(session.task)
+    if not (folder / "workspace").is_dir():
+        return
+    beat = files.read_json(ctx.session_dir(session.task, session.number) / "state.json") or {}
+    agent = beat.get("agent") or {}
+    sources = [Source("workspace", folder / "workspace", exclude=spec_of(session).checkpoint.exclude)]
+    transcript = agent.get("transcript")
+    if transcript and Path(transcript).is_relative_to(folder):
+        talk = Path(transcript)
+        sources += [
+            Source(f"conversation/{talk.name}", talk, optional=True),
+            Source(f"conversation/{talk.stem}", talk.with_suffix(""), optional=True),
+        ]
+    facts = Facts(
+        trigger="error",
+        task=session.task,
+        session=session.id,
+        consistent=False,
+        agent=AgentFacts(
+            kind=spec_of(session).agent.kind,
+            version=agent.get("version"),
+            session_id=agent.get("session_id"),
+            cwd=str(folder / "workspace"),
+            transcript=transcript,
+        ),
+    )
+    with suppress(Problem):
+        create(Store(folder / "checkpoints"), sources, facts)
 
 
 def _prove_gone(sandbox: Sandbox) -> None:

@@ -47,7 +47,8 @@ def checkpoint(one: verbs.checkpoint.Row) -> str:
         ]
     )
     skipped = [f"skipped: {each['path']} ({each['why']})" for each in one.skipped]
-    return "\n".join([lines, *skipped, *(f"changed while read: {path}" for path in one.changed)])
+    secrets = [f"looks like a secret, kept: {path}" for path in getattr(one, "sensitive", ())]
+    return "\n".join([lines, *skipped, *(f"changed while read: {path}" for path in one.changed), *secrets])
 
 
 def difference(result: verbs.checkpoint.DiffResult, *, stat: bool) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
 import uuid
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
 from parhelia_mcp import controller, follow, task_checkpoints
-from parhelia_mcp.checkpoint import compare, retention, verify
+from parhelia_mcp.checkpoint import compare, retention, trees, verify
 from parhelia_mcp.checkpoint import store as stores
+from parhelia_mcp.checkpoint.format import FILE
 from parhelia_mcp.checkpoint.manifest import Manifest
+from parhelia_mcp.checkpoint.store import Store
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Refused, Usage
 from parhelia_mcp.model import moment, now
@@ -18,6 +22,11 @@ from parhelia_mcp.plain import clean
 
 TAKE_S = 900.0
 MOST_LISTED = 50  # paths of skipped and changed files in one answer
+SENSITIVE = re.compile(
+    r"(^|/)(\.env(\.[^/]*)?|[^/]*\.(pem|key|p12|pfx|keystore|jks)|id_(rsa|dsa|ecdsa|ed25519)|\.netrc|\.npmrc|\.pypirc|\.pgpass"
+    r"|\.git-credentials|[^/]*credentials[^/]*|[^/]*secrets?\.(ya?ml|json|toml|env))$",
+    re.IGNORECASE,
+)
 
 
 class Row(BaseModel):
@@ -72,7 +81,7 @@ class ShowResult(Row):
     """One checkpoint with its whole manifest."""
 
     manifest: dict[str, Any]
-    sensitive: list[str] = []
+    sensitive: list[str] = []  # files that look like secrets, kept all the same
 
 
 class DiffRequest(BaseModel, extra="forbid"):
@@ -161,7 +170,17 @@ def list_(ctx: Context, request: ListRequest) -> ListResult:
 
 def show(ctx: Context, request: OneRequest) -> ShowResult:
     session, found = task_checkpoints.find(ctx, request.id)
-    return ShowResult(**row(found).model_dump(), manifest=found.as_dict())
+    store = task_checkpoints.mirrored(ctx, session, packs=True)
+    return ShowResult(**row(found).model_dump(), manifest=found.as_dict(), sensitive=_sensitive(store, found))
+
+
+def _sensitive(store: Store, found: Manifest) -> list[str]:
+    """The files that look like secrets: kept like every other, and named so that nobody is surprised."""
+    with stores.reader(store, found) as opened:
+        paths = [
+            os.fsdecode(path) for path, entry in trees.walk(opened, bytes.fromhex(found.tree)) if entry.kind == FILE
+        ]
+    return [shown(path) for path in paths if SENSITIVE.search(path)][:MOST_LISTED]
 
 
 def diff(ctx: Context, request: DiffRequest) -> DiffResult:

@@ -17,7 +17,7 @@ class Row:
     row: str
     value: float
     unit: str
-    bar: float
+    bar: float | None  # None: a row that only compares
     holds: bool
 
 

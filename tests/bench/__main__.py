@@ -26,7 +26,7 @@ def main(wanted: list[str]) -> int:
             made = importlib.import_module(f"tests.bench.{part}").rows(Path(folder))
         for row in made:
             print(
-                f"{'ok  ' if row.holds else 'MISS'}  {row.row:<64} {row.value:>10.4g} {row.unit:<4} bar {row.bar:g}",
+                f"{'ok  ' if row.holds else 'MISS'}  {row.row:<64} {row.value:>10.4g} {row.unit:<4} {'' if row.bar is None else f'bar {row.bar:g}'}",
                 flush=True,
             )
         rows += made
