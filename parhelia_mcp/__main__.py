@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def main() -> None:
-    from parhelia_mcp.mcp_server import serve
+    from parhelia_mcp.mcp_server.serving import serve
 
     serve()
 

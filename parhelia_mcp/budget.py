@@ -91,14 +91,20 @@ def set_ceiling(ctx: Context, ceiling: int) -> tuple[Standing, Standing]:
     return before, after
 
 
-def admit(ctx: Context, db: sqlite3.Connection, session: Session, compute: int, tokens: int) -> Standing:
+def admit(
+    ctx: Context, db: sqlite3.Connection, session: Session, compute: int, tokens: int, *, agreed: int = 0
+) -> Standing:
     """Reserve a session's worst case inside the caller's transaction: the only gate.
 
-    Raises Refused `over-budget` with the numbers and what would fit; then nothing is reserved.
+    `agreed` is what a person allowed the ceiling to rise by for this session; it rises by what is missing, and not at
+    all where that has become more. Raises Refused `over-budget` with the numbers; then nothing is reserved or raised.
     """
     _record_ceiling(ctx, db)
     before = standing(ctx, db)
     need = compute + tokens
+    if 0 < need - before.remaining <= agreed:
+        _row(db, "", "", "ceiling", "", before.ceiling + need - before.remaining, f"set:{os.urandom(8).hex()}")
+        before = standing(ctx, db)
     check(ctx, db, before, need)
     for source, value in (("compute", compute), ("tokens", tokens)):
         if value:
@@ -124,7 +130,7 @@ def check(ctx: Context, db: sqlite3.Connection, before: Standing, need: int) -> 
             "over-budget",
             f"This needs up to ${dollars(need):.2f} and ${max(dollars(before.remaining), 0):.2f} is left of ${dollars(before.ceiling):.2f} "
             f"(${dollars(before.spent):.2f} spent, ${dollars(before.reserved):.2f} reserved by others). Nothing was reserved.",
-            f"parhelia budget set {math.ceil(dollars(before.ceiling) + short)}, or ask for less: --max-usd {max(dollars(before.remaining), 0):.2f}, a shorter --timeout-hours, a smaller size",
+            f"parhelia budget set {math.ceil(dollars(before.ceiling) + short)}",
         )
     daily = ctx.loaded.config.budget.per_day_usd
     if daily is not None:

@@ -74,6 +74,22 @@ STEPS = (
     CREATE TABLE totals (one INTEGER PRIMARY KEY CHECK (one = 1), spent INTEGER NOT NULL, reserved INTEGER NOT NULL) STRICT;
     INSERT INTO totals VALUES (1, 0, 0);
     """,
+    """
+    -- When each task last changed in a way that somebody who waits wants to know: the newest change has the highest seq.
+    CREATE TABLE changes (seq INTEGER PRIMARY KEY AUTOINCREMENT, task TEXT NOT NULL UNIQUE) STRICT;
+    INSERT INTO changes (task) SELECT id FROM tasks ORDER BY created_at;
+    CREATE TRIGGER session_added AFTER INSERT ON sessions BEGIN
+        DELETE FROM changes WHERE task = new.task;
+        INSERT INTO changes (task) VALUES (new.task);
+    END;
+    CREATE TRIGGER session_changed AFTER UPDATE OF state, waiting_for, kill_requested_at, settled_at ON sessions
+    WHEN old.state IS NOT new.state OR old.waiting_for IS NOT new.waiting_for
+        OR old.kill_requested_at IS NOT new.kill_requested_at OR old.settled_at IS NOT new.settled_at
+    BEGIN
+        DELETE FROM changes WHERE task = new.task;
+        INSERT INTO changes (task) VALUES (new.task);
+    END;
+    """,
 )
 
 

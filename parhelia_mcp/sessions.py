@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from parhelia_mcp import budget, follow, prices
 from parhelia_mcp.context import Context
@@ -12,6 +13,7 @@ from parhelia_mcp.model import Sizes, State, dollars, micro, session_id, timesta
 from parhelia_mcp.spec import Spec
 from parhelia_mcp.store import Session, Task
 
+SHORTEST_H = 0.05  # a shorter session is not worth proposing
 LEAST_TOKENS = 10_000  # micro-dollars: an agent with less could not make one request
 
 
@@ -56,6 +58,7 @@ class Asked:
     timeout_s: float
     max_usd: float | None
     cost: Cost
+    agreed: int = 0  # micro-dollars that a person lets the ceiling rise by for it
 
 
 def create(
@@ -63,7 +66,8 @@ def create(
 ) -> Session:
     """Store the session (and its task) and reserve its worst case, or do neither.
 
-    `sources` are (path below the task's directory, file here). Raises Refused `over-budget`; Busy `task-is-live` where
+    `sources` are (path below the task's directory, file here). Where another process was quicker with the task's
+    idempotency key, its session is returned. Raises Refused `over-budget` with what would fit; Busy `task-is-live` where
     another session of the task lives.
     """
     session = Session(
@@ -90,12 +94,14 @@ def create(
     )
     reach("submit.before_reserve")
     with ctx.store.transaction() as db:
+        if new_task and task.idempotency_key and (known := ctx.store.by_key(task.idempotency_key)):
+            return ctx.store.newest(known.id)
         if new_task:
             ctx.store.add_task(db, task)
         else:
             _alone(ctx, task)
         ctx.store.add_session(db, session)
-        budget.admit(ctx, db, session, asked.cost.compute, asked.cost.tokens)
+        _admit(ctx, db, session, asked)
     reach("submit.after_reserve")
     budget.publish(ctx)
     return session
@@ -109,3 +115,55 @@ def _alone(ctx: Context, task: Task) -> None:
             f"{alive[0].id} is {alive[0].state}; a task has one living session. Nothing was started.",
             f"parhelia session kill {alive[0].id}",
         )
+
+
+def _admit(ctx: Context, db: Any, session: Session, asked: Asked) -> None:
+    try:
+        budget.admit(ctx, db, session, asked.cost.compute, asked.cost.tokens, agreed=asked.agreed)
+    except Refused as problem:
+        raise with_less(ctx, problem, session.provider, asked) from None
+
+
+def shortfall(ctx: Context, provider: str, asked: Asked) -> tuple[int, Refused] | None:
+    """What the ceiling lacks for this session in micro-dollars and the refusal it would meet, or None where it fits.
+
+    A look, not the gate: that is `create`. Where a higher ceiling would not help there is nothing to ask for either.
+    """
+    now = budget.standing(ctx)
+    try:
+        budget.check(ctx, ctx.store.db, now, asked.cost.total)
+    except Refused as problem:
+        if problem.code != "over-budget" or now.ceiling == 0:
+            return None
+        return asked.cost.total - now.remaining, with_less(ctx, problem, provider, asked)
+    return None
+
+
+def with_less(ctx: Context, problem: Refused, provider: str, asked: Asked) -> Refused:
+    """The refusal with the sizes and times that would fit, where its cause is the ceiling."""
+    if problem.code != "over-budget":
+        return problem
+    less = _fitting(ctx, provider, asked, budget.standing(ctx).remaining)
+    hint = f"{problem.hint}, or ask for less: {', or '.join(less)}" if less else problem.hint
+    return Refused(problem.code, problem.message, hint)
+
+
+def _fitting(ctx: Context, provider: str, asked: Asked, left: int) -> list[str]:
+    """Flags with which it would fit into `left` micro-dollars: the same sizes for a shorter time, a smaller GPU."""
+    tokens = asked.cost.tokens > 0
+    if left < (LEAST_TOKENS if tokens else 1):
+        return []
+    usd = f"--max-usd {left // 10_000 / 100:.2f}"
+    share = left * 4 // 5 if tokens else left  # compute; the rest is for the agent's requests
+    wanted = asked.timeout_s / 3600
+
+    def hours(gpu: str | None) -> float:
+        sizes = asked.sizes._replace(gpu=gpu)
+        rate = prices.compute_rate_micro_per_hour(provider, sizes, asked.region, ctx.loaded.config.prices)
+        return min(wanted, share / rate) if rate else wanted
+
+    same = hours(asked.sizes.gpu)
+    found = [f"{usd} --timeout-hours {int(same * 100) / 100:g}"] if same >= SHORTEST_H else []
+    cheaper = sorted(prices.GPU, key=prices.GPU.__getitem__, reverse=True) if asked.sizes.gpu and same < wanted else []
+    smaller = next((gpu for gpu in cheaper if hours(gpu) >= wanted), None)
+    return [*found, f"{usd} --gpu {smaller}"] if smaller else found

@@ -265,6 +265,29 @@ class Store:
         sql = f"SELECT * FROM sessions WHERE {' AND '.join(clauses)} ORDER BY created_at DESC, id DESC LIMIT ?"
         return [_session(row) for row in self.query(sql, *values, limit)]
 
+    def changed(self, since: int | None, limit: int) -> list[tuple[int, Session]]:
+        """Tasks by their newest session, each with the mark of its last change: those after `since`, oldest change first.
+
+        Without `since` the last `limit` that changed, newest first.
+        """
+        where, order = ("WHERE c.seq > ?", "ASC") if since is not None else ("", "DESC")
+        sql = f"""SELECT c.seq AS mark, s.* FROM changes c JOIN sessions s ON s.task = c.task AND s.latest = 1
+            {where} ORDER BY c.seq {order} LIMIT ?"""
+        values = (limit,) if since is None else (since, limit)
+        found = [dict(row) for row in self.query(sql, *values)]
+        return [(row.pop("mark"), _session(row)) for row in found]
+
+    def mark(self, task: str | None = None) -> int:
+        """The mark of the newest change, of all tasks or of one. It only grows."""
+        if task is None:
+            return self.query("SELECT coalesce(max(seq), 0) AS mark FROM changes")[0]["mark"]
+        rows = self.query("SELECT seq FROM changes WHERE task = ?", task)
+        return rows[0]["seq"] if rows else 0
+
+    def changes_after(self, mark: int) -> int:
+        """How many tasks have changed since."""
+        return self.query("SELECT count(*) AS n FROM changes WHERE seq > ?", mark)[0]["n"]
+
     def counts(self) -> dict[str, int]:
         """How many tasks are in each state, by their newest session."""
         rows = self.query("SELECT state, count(*) AS n FROM sessions WHERE latest = 1 GROUP BY state")
@@ -312,9 +335,11 @@ def _insert(db: sqlite3.Connection, table: str, columns: Sequence[str], row: Any
     db.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})", values)
 
 
-def _decoded(row: sqlite3.Row) -> dict[str, Any]:
-    named = zip(row.keys(), row, strict=True)
-    return {name: json.loads(value) if name in _JSON and value is not None else value for name, value in named}
+def _decoded(row: sqlite3.Row | dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: json.loads(row[name]) if name in _JSON and row[name] is not None else row[name]
+        for name in row.keys()  # noqa: SIM118 - a sqlite3.Row iterates over its values
+    }
 
 
 def _task(row: sqlite3.Row) -> Task:
@@ -323,7 +348,7 @@ def _task(row: sqlite3.Row) -> Task:
     return Task(**{**values, "command": tuple(command) if command is not None else None})
 
 
-def _session(row: sqlite3.Row) -> Session:
+def _session(row: sqlite3.Row | dict[str, Any]) -> Session:
     values = _decoded(row)
     reason = values["reason"]
     return Session(

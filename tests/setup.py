@@ -2,7 +2,8 @@
 
     python3 tests/setup.py venv DIR     the environment with the locked packages and this checkout, editable
     python tests/setup.py demo          git, tmux
-    python tests/setup.py test          also OpenSSH, npm and the pinned Claude Code, in a cache outside the checkout
+    python tests/setup.py test          also OpenSSH, npm and, in a cache outside the checkout, the pinned Claude Code and
+                                        the clients and suites that speak MCP
     python tests/setup.py bench         also the peers: restic, borg, rsync
 
 A missing tool is installed where root on Debian may; elsewhere it is named in one line with the command that does.
@@ -61,30 +62,45 @@ def tools(names: tuple[str, ...]) -> None:
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
-def npm_package(name: str, version: str, folder: str, program: str) -> Path:
-    """Install one npm package at one version into the cache, once, whoever else tries at the same time."""
+def npm_packages(folder: str, *packages: str) -> None:
+    """Install npm packages at fixed versions into the cache, once, whoever else tries at the same time."""
     home = CACHE / folder
+    command = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", str(home), *packages]
+    once(home, [command])
+
+
+def once(home: Path, commands: list[list[str]]) -> None:
+    """Run commands that fill a folder of the cache, unless they have been run."""
     home.mkdir(parents=True, exist_ok=True)
-    binary = home / "node_modules" / ".bin" / program
     with (home / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (home / ".ready").exists():
-            subprocess.run(
-                [
-                    "npm",
-                    "install",
-                    "--no-audit",
-                    "--no-fund",
-                    "--loglevel=error",
-                    "--prefix",
-                    str(home),
-                    f"{name}@{version}",
-                ],
-                check=True,
-                stdout=subprocess.DEVNULL,
-            )
+            for command in commands:
+                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             (home / ".ready").touch()
-    return binary
+
+
+def mcp_peers() -> tuple[Path, Path]:
+    """Where the npm packages that speak MCP lie (`node_modules`), and the environment of the Python ones."""
+    pin = pins()
+    npm = f"mcp-{pin['node']}-{pin['inspector']}-{pin['conformance']}-{pin['typescript']}"
+    return CACHE / npm / "node_modules", CACHE / f"mcp-{pin['probe']}-{pin['fastmcp']}"
+
+
+def install_mcp_peers() -> None:
+    """The inspector, the conformance suite and other clients, each apart from what we ship."""
+    pin = pins()
+    npm, python = mcp_peers()
+    npm_packages(
+        npm.parent.name,
+        f"node@{pin['node']}",
+        f"@modelcontextprotocol/inspector@{pin['inspector']}",
+        f"@modelcontextprotocol/conformance@{pin['conformance']}",
+        f"@modelcontextprotocol/sdk@{pin['typescript']}",
+    )
+    packages = [f"amagi-mcp-probe=={pin['probe']}", f"fastmcp=={pin['fastmcp']}"]
+    pip = [str(python / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+    once(python, [[sys.executable, "-m", "venv", str(python)], pip])
 
 
 def venv(target: Path) -> None:
@@ -110,7 +126,9 @@ def main(argv: list[str]) -> None:
     elif len(argv) == 1 and argv[0] in NEEDS:
         tools(NEEDS[argv[0]])
         if argv[0] in ("test", "bench"):
-            npm_package("@anthropic-ai/claude-code", pins()["claude"], f"claude-{pins()['claude']}", "claude")
+            npm_packages(f"claude-{pins()['claude']}", f"@anthropic-ai/claude-code@{pins()['claude']}")
+        if argv[0] == "test":
+            install_mcp_peers()
     else:
         sys.exit(__doc__)
 

@@ -29,8 +29,10 @@ class Result(BaseModel):
     remaining_usd: float
     per_task_usd: float
     per_day_usd: float | None
+    burn_usd_per_hour: float
     warning: str | None
     by_task: list[ByTask]
+    omitted: int  # tasks that are not in the list
 
 
 class SetRequest(BaseModel, extra="forbid"):
@@ -51,12 +53,15 @@ class SetResult(BaseModel):
 MOST_TASKS = 50
 
 
-def run(ctx: Context, request: Request) -> Result:
+def run(ctx: Context, request: Request, *, most: int = MOST_TASKS) -> Result:
+    """The dearest tasks come first, `most` of them."""
     now = budget.standing(ctx)
     rows = ctx.store.query(
         "SELECT task, sum(charged) AS spent, sum(max(reserved - released - charged, 0)) AS held FROM accounts GROUP BY task ORDER BY spent + held DESC, task LIMIT ?",
-        MOST_TASKS,
+        most,
     )
+    tasks = ctx.store.query("SELECT count(DISTINCT task) AS n FROM accounts")[0]["n"]
+    burning = sum(session.rate_micro for session in ctx.store.live() if session.handle)
     settings = ctx.loaded.config.budget
     return Result(
         ceiling_usd=dollars(now.ceiling),
@@ -65,7 +70,9 @@ def run(ctx: Context, request: Request) -> Result:
         remaining_usd=dollars(now.remaining),
         per_task_usd=settings.per_task_usd,
         per_day_usd=settings.per_day_usd,
+        burn_usd_per_hour=dollars(burning),
         warning=_warning(now, settings.warning_threshold),
+        omitted=tasks - len(rows),
         by_task=[
             ByTask(task_id=row["task"], spent_usd=dollars(row["spent"]), reserved_usd=dollars(row["held"]))
             for row in rows
@@ -76,13 +83,8 @@ def run(ctx: Context, request: Request) -> Result:
 def set_ceiling(ctx: Context, request: SetRequest, *, may_raise: bool) -> SetResult:
     """Store the ceiling. Raises Refused `raise-refused` for a higher one where nobody sits there to agree."""
     wanted = budget.amount(request.amount)
-    now = budget.standing(ctx)
-    if wanted > now.ceiling and not may_raise:
-        raise Refused(
-            "raise-refused",
-            f"The ceiling is ${dollars(now.ceiling):.2f}; an agent without a person at a terminal does not raise it. Nothing was changed.",
-            f"ask the person to type: parhelia budget set {request.amount}",
-        )
+    if not may_raise and (refused := raise_refused(ctx, request)):
+        raise refused
     before, after = budget.set_ceiling(ctx, wanted)
     return SetResult(
         before_usd=dollars(before.ceiling),
@@ -91,6 +93,18 @@ def set_ceiling(ctx: Context, request: SetRequest, *, may_raise: bool) -> SetRes
         reserved_usd=dollars(after.reserved),
         remaining_usd=dollars(after.remaining),
         note=_consequence(after),
+    )
+
+
+def raise_refused(ctx: Context, request: SetRequest) -> Refused | None:
+    """What an agent without a person's word is told, where this is a raise."""
+    ceiling = budget.standing(ctx).ceiling
+    if budget.amount(request.amount) <= ceiling:
+        return None
+    return Refused(
+        "raise-refused",
+        f"The ceiling is ${dollars(ceiling):.2f}; an agent without a person at a terminal does not raise it. Nothing was changed.",
+        f"ask the person to type: parhelia budget set {request.amount}",
     )
 
 

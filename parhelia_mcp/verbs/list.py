@@ -48,12 +48,17 @@ class Result(BaseModel):
 
 
 def run(ctx: Context, request: Request) -> Result:
-    rows = ctx.store.page(states=states(request.state), limit=request.limit + 1, before=_decoded(request.cursor))
+    page, more = sessions(ctx, request.state, request.limit, request.cursor)
+    return Result(tasks=[row(ctx, session) for session in page], next_cursor=more)
+
+
+def sessions(ctx: Context, state: str | None, limit: int, cursor: str | None) -> tuple[list[Session], str | None]:
+    """The newest session of each task in these states, newest first, and where the next page begins."""
+    rows = ctx.store.page(states=states(state), limit=limit + 1, before=_decoded(cursor))
     if any(session.live for session in rows):
         controller.ensure(ctx)
-    page = rows[: request.limit]
-    more = _encoded(page[-1]) if len(rows) > request.limit else None
-    return Result(tasks=[row(ctx, session) for session in page], next_cursor=more)
+    page = rows[:limit]
+    return page, _encoded(page[-1]) if len(rows) > limit else None
 
 
 def row(ctx: Context, session: Session) -> Row:

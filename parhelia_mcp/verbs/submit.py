@@ -22,6 +22,7 @@ from parhelia_mcp.store import Session, Task
 ANSWER_S = 2.0  # what the provider gets to refuse, before the answer is "pending"
 LONGEST_PROMPT = 2_000_000
 ALIASES = {"A10G": "A10"}
+KNOWN = "this idempotency key was used before; nothing new was started"
 
 
 class Request(BaseModel, extra="forbid"):
@@ -68,27 +69,46 @@ class Result(BaseModel):
     note: str | None = None
 
 
-def run(ctx: Context, request: Request) -> Result:
-    """Pack, reserve, store, start. After the reservation everything is `follow.advance`, by whoever comes."""
+def run(ctx: Context, request: Request, *, agreed: int = 0) -> Result:
+    """Pack, reserve, store, start. After the reservation everything is `follow.advance`, by whoever comes.
+
+    `agreed`: the micro-dollars that a person lets the ceiling rise by for this.
+    """
     settings = ctx.config
     if request.to:
         return _say(ctx, request)
     _one_job(request)
     if request.idempotency_key and (known := ctx.store.by_key(request.idempotency_key)):
-        return answer(
-            ctx, ctx.store.newest(known.id), note="this idempotency key was used before; nothing new was started"
-        )
+        return answer(ctx, ctx.store.newest(known.id), note=KNOWN)
     provider = request.provider or settings.provider
-    sizes = sizes_for(ctx, provider, request.cpu, request.memory, request.gpu, check_gpu=not request.dry_run)
-    timeout_s = (request.timeout_hours or settings.modal.default_timeout_hours) * 3600
-    region = request.region or settings.modal.region if provider == "modal" else None
-    cost = sessions.worst_case(ctx, provider, sizes, region, timeout_s, request.max_usd, request.command is None)
+    asked = _asked(ctx, request, provider, agreed)
     if request.dry_run:
-        return _estimate(ctx, cost)
+        return _estimate(ctx, asked.cost)
     agent = agent_for(ctx, request, provider)
     task_id = new_task_id()
-    session = _store(ctx, request, task_id, provider, sizes, region, timeout_s, cost, agent)
+    session = _store(ctx, request, task_id, provider, asked, agent)
+    if session.task != task_id:
+        shutil.rmtree(ctx.task_dir(task_id), ignore_errors=True)
+        return answer(ctx, session, note=KNOWN)
     return launch(ctx, session)
+
+
+def shortfall(ctx: Context, request: Request) -> tuple[int, Refused] | None:
+    """What the ceiling lacks for this request in micro-dollars and the refusal that `run` would meet; None where it fits."""
+    if request.to or request.idempotency_key and ctx.store.by_key(request.idempotency_key):
+        return None
+    _one_job(request)
+    provider = request.provider or ctx.config.provider
+    return sessions.shortfall(ctx, provider, _asked(ctx, request, provider, 0))
+
+
+def _asked(ctx: Context, request: Request, provider: str, agreed: int) -> sessions.Asked:
+    section = ctx.config.modal
+    sizes = sizes_for(ctx, provider, request.cpu, request.memory, request.gpu, check_gpu=not request.dry_run)
+    timeout_s = (request.timeout_hours or section.default_timeout_hours) * 3600
+    region = request.region or section.region if provider == "modal" else None
+    cost = sessions.worst_case(ctx, provider, sizes, region, timeout_s, request.max_usd, request.command is None)
+    return sessions.Asked(sizes, region, timeout_s, request.max_usd, cost, agreed)
 
 
 def _one_job(request: Request) -> None:
@@ -211,10 +231,7 @@ def _store(
     request: Request,
     task_id: str,
     provider: str,
-    sizes: Sizes,
-    region: str | None,
-    timeout_s: float,
-    cost: sessions.Cost,
+    asked: sessions.Asked,
     agent: Agent,
 ) -> Session:
     """Gather the files, then store and reserve in one transaction; a refusal leaves nothing behind."""
@@ -239,8 +256,8 @@ def _store(
             task=task_id,
             session=session_id(task_id, 1),
             workspace=given.workspace,
-            sizes=sizes._asdict(),
-            limits=limits_for(sizes, request.max_usd, cost, agent),
+            sizes=asked.sizes._asdict(),
+            limits=limits_for(asked.sizes, request.max_usd, asked.cost, agent),
             agent=replace(agent, session_id=given.talk or agent.session_id, resume=given.talk is not None),
             checkpoint=policy_for(ctx),
             prompt=request.prompt,
@@ -248,7 +265,6 @@ def _store(
             message=request.prompt if given.talk else None,
             prices=dict(ctx.loaded.config.prices),
         )
-        asked = sessions.Asked(sizes, region, timeout_s, request.max_usd, cost)
         return sessions.create(ctx, task, 1, spec, given.sources, asked, new_task=True)
     except BaseException:
         shutil.rmtree(ctx.task_dir(task_id), ignore_errors=True)
@@ -358,5 +374,6 @@ def _say(ctx: Context, request: Request) -> Result:
         from parhelia_mcp.verbs import resume
 
         return resume.run(ctx, resume.Request(id=session.id, message=request.prompt)).as_submitted
-    send.run(ctx, send.Request(id=session.id, message=request.prompt))
+    allow = {"allow": True, "deny": False}.get(request.prompt.strip())
+    send.run(ctx, send.Request(id=session.id, allow=allow, message=request.prompt if allow is None else None))
     return answer(ctx, ctx.store.session(session.id), note="the message was delivered")
