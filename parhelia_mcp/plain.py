@@ -13,7 +13,7 @@ _ESCAPES = re.compile(
 )
 _CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and newline, DEL, C1
-    "\u200b-\u200f\u2028\u2029\u202a-\u202e\u2060-\u2069\ufeff]"  # zero width, separators, bidi
+    "\u061c\u200b-\u200f\u2028\u2029\u202a-\u202e\u2060-\u2069\ufeff]"  # zero width, separators, bidi
 )
 
 

@@ -5,7 +5,6 @@ It is a convenience: without tmux the session runs all the same, and says so onc
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -13,16 +12,10 @@ from pathlib import Path
 
 from parhelia_mcp import model
 from parhelia_mcp.inside.owner import Owner
+from parhelia_mcp.plain import clean
 
 SESSION = "parhelia"
 _FULL = 8 << 20  # bytes after which a view starts over: it is for reading along, the logs keep everything
-_ESCAPES = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI
-    r"|\x1b[\]PX^_].*?(?:\x1b\\|\x07|$)"  # OSC, DCS, SOS, PM, APC with what they carry
-    r"|\x1b[ -/]*[0-~]?"
-    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]",
-    re.DOTALL,
-)
 _CONFIG = """\
 set -g default-terminal screen-256color
 set -g history-limit 20000
@@ -35,11 +28,6 @@ set -g set-titles off
 set -g exit-empty off
 set -s escape-time 10
 """
-
-
-def clean(text: str) -> str:
-    """`text` with nothing in it that a terminal would obey; a return to the start of the line is a new line."""
-    return _ESCAPES.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 class Terminal:
