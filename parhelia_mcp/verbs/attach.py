@@ -106,7 +106,7 @@ def run(ctx: Context, request: Request, show: Callable[[str], None]) -> Result:
 
 def _running(ctx: Context, session: Session, steps: Steps, *, wait: bool) -> Session:
     """The session once it runs; with `wait` however long it may still come. Raises Refused where it has ended."""
-    said = None
+    said, began = None, time.monotonic()
     while True:
         if not session.live:
             raise _ended(session)
@@ -121,7 +121,12 @@ def _running(ctx: Context, session: Session, steps: Steps, *, wait: bool) -> Ses
             steps.say(f"{now}; waiting for it (Ctrl-C leaves, it goes on)")
             controller.ensure(ctx)
         said = now
-        time.sleep(0.05)
+        _pause(began)
+
+
+def _pause(began: float) -> None:
+    """Between two looks: short at first, then as a provider that is far away can bear."""
+    time.sleep(0.05 if time.monotonic() - began < 3 else 0.5)
 
 
 def _ended(session: Session) -> Problem:
@@ -143,12 +148,12 @@ def _room(ctx: Context, session: Session, steps: Steps) -> Room:
     if own is None:
         what = f"The keys of {session.id} are not on this machine: it was started from another one."
         raise LocalFault("keys-missing", what, "attach from the machine that started it")
-    deadline = time.monotonic() + READY_S
+    began = time.monotonic()
     while not (state := _state(ctx, session)).get("ssh"):
-        if time.monotonic() > deadline:
+        if time.monotonic() > began + READY_S:
             what = f"The ssh server of {session.id} did not start within {READY_S:.0f} s. The session goes on."
             raise Unreachable("ssh-not-ready", what, f"parhelia logs {session.id} --grep ssh")
-        time.sleep(0.05)
+        _pause(began)
     steps.step("its ssh server listens")
     if tmux := state.get("tmux"):
         remote = f"exec tmux -u -S {shlex.quote(tmux['socket'])} attach-session -t ={shlex.quote(tmux['session'])}"
