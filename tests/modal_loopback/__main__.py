@@ -1,8 +1,8 @@
 """Run the loopback: `python -m tests.modal_loopback --state DIR --port-file FILE`.
 
-FILE gets, when everything answers, one line of JSON: `{"grpc": PORT, "http": PORT, "pid": PID}`. The http port serves
+FILE gets, when everything answers, one line of JSON: `{"grpc": PORT, "http": PORT, "pid": PID, "isolated": BOOL}`. The http port serves
 blocks of volumes, and tests: `POST /faults` (a list of rules), `GET /calls`, `POST /vanish/NAME`, `POST /expire/IMAGE`,
-`POST /machines/on|off`, `POST /secret/NAME` (an object of keys).
+`POST /machines/on|off`, `POST /egress/PORT`, `POST /secret/NAME` (an object of keys).
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from modal_proto.api_grpc import ModalClientBase
 from modal_proto.task_command_router_grpc import TaskCommandRouterBase
 
 from parhelia_mcp import files
-from tests.modal_loopback.boxes import Plain
+from tests.modal_loopback.boxes import Box, Plain
 from tests.modal_loopback.faults import Faults
+from tests.modal_loopback.isolated import Isolated, works
 from tests.modal_loopback.objects import Objects
 from tests.modal_loopback.router import Router
 from tests.modal_loopback.sandboxes import Sandboxes
@@ -45,6 +46,7 @@ class Doors:
                 web.post("/expire/{image}", self.expire),
                 web.post("/machines/{state}", self.machines),
                 web.post("/secret/{name}", self.secret),
+                web.post("/egress/{port}", self.egress),
             ]
         )
         return app
@@ -89,11 +91,15 @@ class Doors:
         self.world.secrets[secret_id] = await request.json()
         return web.Response()
 
+    async def egress(self, request: web.Request) -> web.Response:
+        self.world.egress.add(int(request.match_info["port"]))
+        return web.Response()
 
-async def serve(state: Path, port_file: Path) -> None:
+
+async def serve(state: Path, port_file: Path, box: type[Box]) -> None:
     faults, calls = Faults(), Calls()
     world = World(state, url="")
-    sandboxes = Sandboxes(world, Plain)
+    sandboxes = Sandboxes(world, box)
     control = build(ModalClientBase, (Objects(world), sandboxes), faults, calls)
     router = build(TaskCommandRouterBase, (Router(world),), faults, calls)
     server = Server([control, router])
@@ -104,7 +110,7 @@ async def serve(state: Path, port_file: Path) -> None:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     http = runner.addresses[0][1]
     world.url, world.blob_url = f"http://127.0.0.1:{grpc}", f"http://127.0.0.1:{http}"
-    files.replace_json(port_file, {"grpc": grpc, "http": http, "pid": os.getpid()})
+    files.replace_json(port_file, {"grpc": grpc, "http": http, "pid": os.getpid(), "isolated": box is Isolated})
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -118,9 +124,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.modal_loopback")
     parser.add_argument("--state", type=Path, required=True, help="where volumes, snapshots and sandboxes lie")
     parser.add_argument("--port-file", type=Path, required=True)
+    parser.add_argument("--plain", action="store_true", help="no namespaces, even where they work")
     options = parser.parse_args()
-    options.state.mkdir(parents=True, exist_ok=True)
-    asyncio.run(serve(options.state.resolve(), options.port_file))
+    state = options.state.resolve()
+    state.mkdir(parents=True, exist_ok=True)
+    box = Plain if options.plain or not works(state) else Isolated
+    asyncio.run(serve(state, options.port_file, box))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Sandboxes as real processes.
 
-Two kinds. `Plain` works everywhere: a directory, a process tree, and arguments that begin with a mounted path are
-rewritten to where it really lies. `Isolated` (root on Linux) has a pid, mount and network namespace of its own over
-an overlay of this machine's files, so that absolute paths, ports and the end of every process are as on Modal.
+`Plain`, here, works everywhere: a directory, a process tree, and arguments that begin with a mounted path are
+rewritten to where it really lies. `isolated.py` has the better kind, for root on Linux.
 """
 
 from __future__ import annotations
@@ -13,10 +12,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+
+from parhelia_mcp import processes
 
 INTERPRETER = "/opt/parhelia/bin/python"  # what stands there in the image that Parhelia builds
 MARK = "MODAL_SANDBOX_ID"
@@ -35,6 +36,7 @@ class Plan:
     workdir: str
     mounts: Mapping[str, Path]  # path inside -> directory outside
     base: Path | None = None  # files of the snapshot it starts from
+    egress: tuple[int, ...] = ()  # ports of this machine that it may reach
 
 
 @dataclass
@@ -45,12 +47,18 @@ class Process:
     stdout: Path
     stderr: Path
     written: int = 0
-    timed_out: bool = False
-    output_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    input_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def code(self) -> int | None:
         return self.process.returncode
+
+    def kill(self) -> None:
+        """End it and what it started in its process group."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
 
 
 class Box(Protocol):
@@ -83,6 +91,31 @@ async def spawn(argv: list[str], env: Mapping[str, str], cwd: Path | None, out: 
             pass_fds=pass_fds,
         )
     return Process(process, stdout, stderr)
+
+
+async def relay(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    connect: Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]],
+) -> None:
+    """Join an accepted connection with the one that `connect` makes, until either ends."""
+    try:
+        other_reader, other_writer = await connect()
+    except OSError:
+        writer.close()
+        return
+    await asyncio.gather(_pump(reader, other_writer), _pump(other_reader, writer))
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()
 
 
 def base_env(home: str) -> dict[str, str]:
@@ -127,9 +160,13 @@ class Plain:
         subprocess.run(["cp", "-a", str(self.root), str(target)], check=True)
 
     def kill(self) -> None:
-        """End what carries the box's mark, until nothing does."""
+        """End the tree below the entrypoint, it last (orphans fall to it), then what else carries the box's mark."""
+        while living := processes.descendants(self.entry.process.pid):
+            for pid in living:
+                _kill(pid)
+        self.entry.kill()
         mark = f"{MARK}={self.plan.id}".encode()
-        while living := [pid for pid in _pids() if mark in _environ(pid)]:
+        while living := {pid for pid in _pids() if mark in _environ(pid)}:
             for pid in living:
                 _kill(pid)
 

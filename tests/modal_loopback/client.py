@@ -17,13 +17,17 @@ ROOT = Path(__file__).resolve().parents[2]
 class Loopback:
     """A running server; `env` is what makes the SDK in another process talk to it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         port_file = folder / "port.json"
         with (folder / "server.log").open("wb") as log:
             command = [sys.executable, "-m", "tests.modal_loopback", "--state", str(folder / "state")]
             self.process = subprocess.Popen(
-                [*command, "--port-file", str(port_file)], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*command, "--port-file", str(port_file), *options],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         limit = time.monotonic() + 60
         while not port_file.exists():
@@ -32,6 +36,7 @@ class Loopback:
             time.sleep(0.01)
         ports = json.loads(port_file.read_text())
         self.http = f"http://127.0.0.1:{ports['http']}"
+        self.isolated: bool = ports["isolated"]
         self.state = folder / "state"
         self.env = {
             "MODAL_SERVER_URL": f"http://127.0.0.1:{ports['grpc']}",
@@ -61,6 +66,10 @@ class Loopback:
 
     def secret(self, name: str, **keys: str) -> None:
         self._post(f"/secret/{name}", keys)
+
+    def egress(self, port: int) -> None:
+        """Let sandboxes that start from now on reach this port of the machine."""
+        self._post(f"/egress/{port}")
 
     def _post(self, path: str, body: Any = None) -> None:
         request = urllib.request.Request(self.http + path, data=json.dumps(body).encode(), method="POST")

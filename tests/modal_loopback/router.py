@@ -105,13 +105,12 @@ async def _limit(process: Process, seconds: float) -> None:
     try:
         await asyncio.wait_for(process.process.wait(), seconds)
     except TimeoutError:
-        process.timed_out = True
-        process.process.kill()
+        process.kill()
 
 
 async def _feed(process: Process, offset: int, data: bytes, eof: bool) -> None:
     """Write what is new of `data`: the SDK repeats a write whose answer it missed."""
-    async with process.output_lock:
+    async with process.input_lock:
         fresh = data[max(0, process.written - offset) :]
         stdin = process.process.stdin
         try:

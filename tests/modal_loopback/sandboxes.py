@@ -10,7 +10,7 @@ from google.protobuf.empty_pb2 import Empty
 from grpclib import GRPCError, Status
 from modal_proto import api_pb2
 
-from tests.modal_loopback.boxes import Box, Plan
+from tests.modal_loopback.boxes import Box, Plan, relay
 from tests.modal_loopback.world import Result, Sandbox, World, new_id, token
 
 PAGE = 25
@@ -99,6 +99,7 @@ class Sandboxes:
             workdir=sandbox.definition.workdir,
             mounts=mounts,
             base=self.world.snapshots.get(sandbox.definition.image_id),
+            egress=tuple(self.world.egress),
         )
         sandbox.box = await self.box.start(plan)
         self._later(self._watch(sandbox, sandbox.box))
@@ -114,11 +115,11 @@ class Sandboxes:
 
     async def end(self, sandbox: Sandbox, status: Result.GenericStatus.ValueType, code: int) -> None:
         sandbox.end(status, code)
-        for port, relay in [(key, one) for key, one in self.relays.items() if key[0] == sandbox.id]:
-            relay.close()
-            del self.relays[port]
+        for key in [key for key in self.relays if key[0] == sandbox.id]:
+            self.relays.pop(key).close()
         if sandbox.box is not None:
             await asyncio.to_thread(sandbox.box.kill)
+            await sandbox.box.entry.process.wait()
 
     def _later(self, work: object) -> None:
         task = asyncio.ensure_future(work)
@@ -223,17 +224,11 @@ class Sandboxes:
     SandboxGetTunnelsV2 = SandboxGetTunnels
 
     async def _relay(self, sandbox: Sandbox, box: Box, port: int) -> int:
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            try:
-                inner_reader, inner_writer = await box.connect(port)
-            except OSError:
-                writer.close()
-                return
-            await asyncio.gather(_pump(reader, inner_writer), _pump(inner_reader, writer))
-
         key = (sandbox.id, port)
         if key not in self.relays:
-            self.relays[key] = await asyncio.start_server(serve, "127.0.0.1", 0)
+            self.relays[key] = await asyncio.start_server(
+                lambda reader, writer: relay(reader, writer, lambda: box.connect(port)), "127.0.0.1", 0
+            )
         return self.relays[key].sockets[0].getsockname()[1]
 
     async def SandboxTerminate(self, request: api_pb2.SandboxTerminateRequest) -> api_pb2.SandboxTerminateResponse:
@@ -260,17 +255,6 @@ def snapshot_folder(state: Path, image_id: str) -> Path:
     folder = state / "snapshots"
     folder.mkdir(exist_ok=True)
     return folder / image_id
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    except ConnectionError:
-        pass
-    finally:
-        writer.close()
 
 
 def _tags(sandbox: Sandbox) -> list[api_pb2.SandboxTag]:

@@ -69,6 +69,7 @@ class World:
         self.images: dict[str, api_pb2.Image] = {}
         self.snapshots: dict[str, Path] = {}
         self.sandboxes: dict[str, Sandbox] = {}
+        self.egress: set[int] = set()  # ports of this machine that sandboxes started from now on may reach
         self.machines = asyncio.Event()  # whether there is a GPU machine for a waiting sandbox
         self.machines.set()
         self._last_created = 0.0

@@ -149,7 +149,7 @@ class ModalSandbox:
                 "control", str(self._number), stdin=_bytes(line), stdout=answer.append, deadline=deadline
             )
             if code == remote.SILENT:
-                raise Unreachable("runner-silent", "The runner does not answer.", "parhelia recover ID")
+                raise Unreachable("no-answer", "The runner does not answer.", "parhelia recover ID")
             return json.loads(b"".join(answer))
 
         return bridge.call(ask, deadline, "reach the runner")
@@ -233,7 +233,7 @@ class ModalSandbox:
         async def dead() -> list[str]:
             import modal
 
-            folder = f"tasks/{self._task}/{inside}"
+            folder = str(PurePosixPath("tasks", self._task, inside))
             try:
                 entries = await self._provider.volume(self._volume).listdir.aio(folder)
             except (modal.exception.NotFoundError, FileNotFoundError):
