@@ -101,8 +101,7 @@ class Modal:
         import modal
 
         app = await self.app()
-        found = await self._named(spec.name, dead_too=True)
-        if found is not None:
+        if found := await self._existing(spec):
             return found.object_id
         secrets = [await self._secret(entry) for entry in (*self.settings.secrets, *spec.secrets)]
         if spec.credential:
@@ -123,20 +122,40 @@ class Modal:
             )
         except bridge.raisable():
             # the sandbox may exist all the same: the name was taken a moment ago, or the answer was lost
-            made = await self._named(spec.name)
+            made = await self._existing(spec)
             if made is None:
                 raise
         return made.object_id
 
-    async def _named(self, name: str, *, dead_too: bool = False) -> Any:
+    async def _existing(self, spec: SandboxSpec) -> Any:
+        """The sandbox that has the name, alive or dead; None where there is none, or one that never got a machine.
+
+        Only a sandbox with a GPU waits for one: this waits with it, and the SDK ends what waits when its process ends.
+        """
         import modal
 
         try:
-            return await modal.Sandbox.from_name.aio(
-                self.settings.app, name, environment_name=self.settings.environment, include_terminated=dead_too
+            found = await modal.Sandbox.from_name.aio(
+                self.settings.app, spec.name, environment_name=self.settings.environment, include_terminated=True
             )
         except modal.exception.NotFoundError:
             return None
+        if spec.sizes.gpu:
+            if await found.poll.aio() is None:
+                await (await found.exec.aio("true")).wait.aio()
+            elif not await self._ran(spec.name):
+                return None
+        return found
+
+    async def _ran(self, name: str) -> bool:
+        """Whether a runner of this session ever left a trace."""
+        import modal
+
+        task, number = model.split_session(name)
+        try:
+            return bool(await self.volume(self.settings.volume).listdir.aio(f"tasks/{task}/sessions/{number}"))
+        except (modal.exception.NotFoundError, FileNotFoundError):
+            return False
 
     async def _secret(self, entry: str) -> Any:
         import modal
