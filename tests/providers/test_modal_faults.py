@@ -223,7 +223,7 @@ except Unreachable as problem:
     print(problem.code)
 """
     asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=True)
-    assert asked.stdout == "provider-pending\n"
+    assert (asked.stdout, asked.stderr) == ("provider-pending\n", "")
     loopback.machines(True)
     handle = modal.start(spec, deadline=PATIENCE)
     assert modal.open(handle).exec(("echo", "gpu"), deadline=PATIENCE).stdout == b"gpu\n"

@@ -7,10 +7,13 @@ that swallows packets. What is started with `begin` goes on behind the caller's 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
+from functools import cache
 from typing import Any, TypeVar
 
 from parhelia_mcp.errors import Unreachable
@@ -18,6 +21,7 @@ from parhelia_mcp.providers.modal.failures import translate
 
 T = TypeVar("T")
 Work = Callable[[], Coroutine[Any, Any, T]]
+LEAVE_S = 1.0  # what calls under way get to end when the process does
 _START = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 
@@ -62,8 +66,30 @@ def raisable() -> tuple[type[Exception], ...]:
     from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
     from modal import exception
 
+    _leave_in_order()
     own = (exception.Error, exception.ModuleNotMountable, Warning)
     return (*own, OSError, TimeoutError, ClientError, GRPCError, ProtocolError, StreamTerminatedError)
+
+
+@cache
+def _leave_in_order() -> None:
+    """Have what is still under way cancelled at exit, before the SDK takes its own loop down under it.
+
+    Exit handlers run in reverse: this one must be registered after the SDK's, so after it is imported.
+    """
+    atexit.register(_cancel_all)
+
+
+def _cancel_all() -> None:
+    async def cancel() -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        if others:
+            await asyncio.wait(others, timeout=LEAVE_S)
+
+    with suppress(FutureTimeout):
+        asyncio.run_coroutine_threadsafe(cancel(), _running_loop()).result(LEAVE_S + 0.5)
 
 
 async def _translated(work: Work[T]) -> T:

@@ -28,7 +28,7 @@ class Modal:
     """Sandboxes on Modal. One object may be used from many threads."""
 
     properties = Properties(
-        name=NAME, local_disk=False, gpus=GPUS, regions=True, max_lifetime_hours=LONGEST_HOURS, own_uid=True
+        name=NAME, local_disk=False, gpus=GPUS, regions=True, max_lifetime_hours=LONGEST_HOURS, own_uid=False
     )
 
     def __init__(self, settings: ModalSettings) -> None:
