@@ -2,7 +2,7 @@
 
 FILE gets, when everything answers, one line of JSON: `{"grpc": PORT, "http": PORT, "pid": PID, "isolated": BOOL}`. The http port serves
 blocks of volumes, and tests: `POST /faults` (a list of rules), `GET /calls`, `POST /vanish/NAME`, `POST /expire/IMAGE`,
-`POST /machines/on|off`, `POST /egress/PORT`, `POST /secret/NAME` (an object of keys).
+`POST /machines/on|off`, `POST /egress/PORT`, `POST /crowd/OWNER/COUNT`, `POST /secret/NAME` (an object of keys).
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Doors:
                 web.post("/machines/{state}", self.machines),
                 web.post("/secret/{name}", self.secret),
                 web.post("/egress/{port}", self.egress),
+                web.post("/crowd/{owner}/{count}", self.crowd),
             ]
         )
         return app
@@ -93,6 +94,10 @@ class Doors:
 
     async def egress(self, request: web.Request) -> web.Response:
         self.world.egress.add(int(request.match_info["port"]))
+        return web.Response()
+
+    async def crowd(self, request: web.Request) -> web.Response:
+        self.sandboxes.crowd(request.match_info["owner"], int(request.match_info["count"]))
         return web.Response()
 
 

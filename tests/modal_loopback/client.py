@@ -71,6 +71,10 @@ class Loopback:
         """Let sandboxes that start from now on reach this port of the machine."""
         self._post(f"/egress/{port}")
 
+    def crowd(self, owner: str, count: int) -> None:
+        """Have `count` sandboxes of `owner` that run nothing."""
+        self._post(f"/crowd/{owner}/{count}")
+
     def _post(self, path: str, body: Any = None) -> None:
         request = urllib.request.Request(self.http + path, data=json.dumps(body).encode(), method="POST")
         urllib.request.urlopen(request, timeout=10).close()

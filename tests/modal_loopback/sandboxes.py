@@ -15,6 +15,7 @@ from tests.modal_loopback.world import Result, Sandbox, World, new_id, token
 
 PAGE = 25
 GPUS = {"T4", "L4", "A10", "L40S", "A100", "A100-40GB", "A100-80GB", "H100", "H200", "B200"}
+_NOTHING = api_pb2.Sandbox()
 _ULID = string.digits + string.ascii_uppercase
 
 
@@ -245,6 +246,15 @@ class Sandboxes:
             if sandbox.name == name:
                 await self.end(sandbox, Result.GENERIC_STATUS_INTERNAL_FAILURE, 1)
                 sandbox.vanished = True
+
+    def crowd(self, owner: str, count: int) -> None:
+        """Have that many running sandboxes that nobody asks for work: what a list of many meets."""
+        app_id = next(iter(self.world.apps.values()))
+        for number in range(count):
+            name = f"task-{number:08d}.1"
+            tags = {"owner": owner, "session": name}
+            sandbox = Sandbox(new_id("sb"), new_id("ta"), app_id, name, self.world.created_now(), _NOTHING, {}, tags)
+            self.world.sandboxes[sandbox.id] = sandbox
 
     async def close(self) -> None:
         for sandbox in self.world.sandboxes.values():

@@ -126,6 +126,15 @@ def test_no_call_outlives_its_deadline_when_nobody_answers(
     until(lambda: sandbox.poll(deadline=PATIENCE) is None, "life after the freeze")
 
 
+def test_a_list_of_a_hundred_is_whole(modal: Modal, loopback: Loopback) -> None:
+    modal.list("many", deadline=PATIENCE)
+    loopback.crowd("many", 100)
+    listed = modal.list("many", deadline=PATIENCE)
+    assert sorted(one.handle.name for one in listed) == [f"task-{number:08d}.1" for number in range(100)]
+    assert {one.tags["owner"] for one in listed} == {"many"}
+    assert all(modal.open(one.handle).poll() is None for one in listed[:3])
+
+
 def test_a_slow_answer_is_waited_for_within_the_deadline(
     modal: Modal, loopback: Loopback, started: Callable[..., Handle]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -22,6 +23,7 @@ SSH_PORT = 2222
 CREDENTIAL = "PARHELIA_CREDENTIAL"  # the runner's credential, as JSON, in a secret of its own
 LONGEST_HOURS = 24.0
 OWNER_TAG = "owner"
+TAGS_AT_ONCE = 16
 
 
 class Modal:
@@ -179,16 +181,19 @@ class Modal:
         import modal
 
         app = await self.app()
-        found: AsyncIterator[Any] = modal.Sandbox.list.aio(app_id=app.app_id, tags={OWNER_TAG: owner})
-        listed = []
-        async for sandbox in found:
-            try:
-                tags = await sandbox.get_tags.aio()
-            except modal.exception.NotFoundError:
-                continue  # it ended since
-            name = tags.get("session", "")
-            listed.append(Listed(self._handle(name, sandbox.object_id), tags, None))
-        return listed
+        running: AsyncIterator[Any] = modal.Sandbox.list.aio(app_id=app.app_id, tags={OWNER_TAG: owner})
+        few = asyncio.Semaphore(TAGS_AT_ONCE)
+
+        async def listed(sandbox: Any) -> Listed | None:
+            async with few:
+                try:
+                    tags = await sandbox.get_tags.aio()
+                except modal.exception.NotFoundError:
+                    return None  # it ended since
+            return Listed(self._handle(tags.get("session", ""), sandbox.object_id), tags, None)
+
+        found = await asyncio.gather(*[listed(sandbox) async for sandbox in running])
+        return [one for one in found if one]
 
 
 def _check(spec: SandboxSpec) -> None:
