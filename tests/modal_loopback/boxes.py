@@ -10,6 +10,7 @@ import asyncio
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -129,6 +130,7 @@ class Plain:
         self.plan = plan
         self.root = plan.folder / "root"
         self.places = {**plan.mounts, "/workspace": self.root / "workspace"}
+        self.ports: dict[int, int] = {}  # of the sandbox -> of this machine, whose ports all boxes share
 
     @classmethod
     async def start(cls, plan: Plan) -> Plain:
@@ -137,7 +139,12 @@ class Plain:
             subprocess.run(["cp", "-a", str(plan.base), str(box.root)], check=True)
         for place in (box.root, box.root / "home", *box.places.values()):
             place.mkdir(parents=True, exist_ok=True)
-        box.entry = await box.run(list(plan.argv), {}, plan.workdir, "entry")
+        argv = list(plan.argv)
+        if "--ssh-port" in argv:
+            where = argv.index("--ssh-port") + 1
+            box.ports[int(argv[where])] = free = _free_port()
+            argv[where] = str(free)
+        box.entry = await box.run(argv, {}, plan.workdir, "entry")
         return box
 
     def _real(self, word: str) -> str:
@@ -154,7 +161,7 @@ class Plain:
         return await spawn([self._real(word) for word in argv], full, cwd, self.plan.folder / name)
 
     async def connect(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", port)
+        return await asyncio.open_connection("127.0.0.1", self.ports.get(port, port))
 
     def snapshot(self, target: Path) -> None:
         subprocess.run(["cp", "-a", str(self.root), str(target)], check=True)
@@ -169,6 +176,12 @@ class Plain:
         while living := {pid for pid in _pids() if mark in _environ(pid)}:
             for pid in living:
                 _kill(pid)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def _pids() -> list[int]:

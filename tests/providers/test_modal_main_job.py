@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
+from tests.claude_client import claude_path
+from tests.fake_api import fake_api, say, use
 from tests.front import Front, eventually
 from tests.modal_loopback.client import Loopback
 
@@ -40,6 +44,35 @@ def test_a_command_runs_on_modal_and_its_work_lands_as_a_branch(cloud: Front, lo
     assert cloud.git("show", f"parhelia/{task['task_id']}:a.txt") == "one\nmore\n"
     assert of(loopback, task["task_id"], live=True) == []
     assert loopback.record()["unimplemented"] == []
+
+
+def test_claude_code_works_on_modal_and_commits(cloud: Front, loopback: Loopback) -> None:
+    with fake_api(
+        [use("Bash", command="echo hello > hello.txt && git add -A && git commit -qm Hello"), say("Done.")]
+    ) as api:
+        loopback.egress(urlsplit(api.url).port)
+        keys = {"ANTHROPIC_API_KEY": "sk-dummy", "ANTHROPIC_BASE_URL": api.url}
+        said = cloud.json("submit", "write it", env={**keys, "PARHELIA_AGENT_COMMAND": str(claude_path())})
+        cloud.until(said["task_id"], "completed", within=90)
+        assert {request.token for request in api.messages} == {"sk-dummy"}
+    branch = f"parhelia/{said['task_id']}"
+    assert cloud.git("show", f"{branch}:hello.txt") == "hello\n"
+    assert "Done." in cloud.text("logs", said["task_id"])
+    assert cloud.show(said["task_id"])["spent_usd"] > 0
+
+
+def test_the_real_ssh_client_reaches_a_session_through_the_tunnel(cloud: Front, loopback: Loopback) -> None:
+    task = cloud.submit("sh", "-c", "echo up; sleep 300")
+    cloud.until(task, "running")
+    config = cloud.root / "ssh_config"
+    config.write_bytes(eventually(lambda: cloud.run("ssh-config", task, code=None).stdout, what="the ssh server"))
+    argv = ["ssh", "-F", str(config), f"parhelia-{task}", "cat a.txt; pwd"]
+
+    def reached() -> str:
+        return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False).stdout
+
+    assert eventually(reached, within=40, what="an answer over ssh").startswith("one\n")
+    cloud.run("session", "kill", task)
 
 
 def test_kill_ends_the_sandbox_and_gives_the_reservation_back(cloud: Front, loopback: Loopback) -> None:

@@ -224,7 +224,7 @@ def _task_dir(name: str) -> PurePosixPath:
 def _entrypoint(spec: SandboxSpec) -> list[str]:
     task_dir, number = _task_dir(spec.name), model.split_session(spec.name)[1]
     words = [image.PYTHON, "-m", "parhelia_mcp.inside", str(task_dir), str(number), "--workspace", image.WORKSPACE]
-    return [*words, "--credential-env"]
+    return [*words, "--credential-env", "--ssh-port", str(SSH_PORT)]
 
 
 def _placement(spec: SandboxSpec, settings: ModalSettings) -> dict[str, Any]:
