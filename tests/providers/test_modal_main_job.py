@@ -61,6 +61,27 @@ def test_claude_code_works_on_modal_and_commits(cloud: Front, loopback: Loopback
     assert cloud.show(said["task_id"])["spent_usd"] > 0
 
 
+def test_a_key_that_only_modal_keeps_reaches_the_api_and_not_the_agent(cloud: Front, loopback: Loopback) -> None:
+    loopback.secret("anthropic", ANTHROPIC_API_KEY="sk-kept-by-modal")
+    _configure(
+        cloud, f'[agent]\ncommand = "{claude_path()}"\ncredential = "modal-secret:anthropic:ANTHROPIC_API_KEY"\n'
+    )
+    with fake_api([use("Bash", command="env > seen.txt; git add -A; git commit -qm Seen"), say("Done.")]) as api:
+        loopback.egress(urlsplit(api.url).port)
+        task = cloud.json("submit", "look", env={"ANTHROPIC_BASE_URL": api.url})["task_id"]
+        cloud.until(task, "completed", within=90)
+        assert {request.token for request in api.messages} == {"sk-kept-by-modal"}
+    seen = cloud.git("show", f"parhelia/{task}:seen.txt")
+    assert "PARHELIA_SESSION" in seen
+    assert "sk-kept-by-modal" not in seen
+
+
+def _configure(cloud: Front, text: str) -> None:
+    folder = Path(cloud.env["HOME"]) / ".config" / "parhelia"
+    folder.mkdir(parents=True)
+    (folder / "parhelia.toml").write_text(text)
+
+
 def test_the_real_ssh_client_reaches_a_session_through_the_tunnel(cloud: Front, loopback: Loopback) -> None:
     task = cloud.submit("sh", "-c", "echo up; sleep 300")
     cloud.until(task, "running")
@@ -132,9 +153,7 @@ def test_status_answers_in_time_while_modal_is_frozen(cloud: Front, loopback: Lo
 
 
 def test_a_missing_secret_refuses_the_task_and_reserves_nothing(cloud: Front) -> None:
-    config = Path(cloud.env["HOME"]) / ".config" / "parhelia"
-    config.mkdir(parents=True)
-    (config / "parhelia.toml").write_text('[modal]\nsecrets = ["absent:TOKEN"]\n')
+    _configure(cloud, '[modal]\nsecrets = ["absent:TOKEN"]\n')
     done = cloud.run("run", "-d", "--", "true", code=None)
     task = cloud.json("list")["tasks"][0]["task_id"]
     shown = cloud.until(task, "failed")

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from parhelia_mcp import files, model
 from parhelia_mcp.errors import LocalFault, NotFound, Problem, Refused, Unreachable
-from parhelia_mcp.inside import remote
 from parhelia_mcp.providers.base import DEADLINE, Completed, Exit
 from parhelia_mcp.providers.modal import bridge, image
 
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from parhelia_mcp.providers.modal.provider import Modal
 
 MOUNT = PurePosixPath("/parhelia/tasks")
+REMOTE = "parhelia_mcp.inside.remote"
+NO_FILE, OUTSIDE, SILENT, WHOLE = 44, 45, 46, -1  # the exit codes and the LIMIT of that program
 GONE = Exit(None, "vanished")
 PIECE = 1 << 20
 T = TypeVar("T")
@@ -132,11 +133,11 @@ class ModalSandbox:
         self, operation: str, *words: str, stdin: AsyncIterator[bytes], stdout: Callable[[bytes], Any], deadline: float
     ) -> int:
         """One operation of `parhelia_mcp.inside.remote`; returns its code."""
-        argv = (image.PYTHON, "-m", "parhelia_mcp.inside.remote", operation, str(self.task_dir), *words)
+        argv = (image.PYTHON, "-m", REMOTE, operation, str(self.task_dir), *words)
         code, stderr = await self._run(argv, stdin, stdout, deadline)
-        if code == remote.OUTSIDE:
+        if code == OUTSIDE:
             raise _outside(words[0])
-        if code not in (0, remote.NO_FILE, remote.SILENT):
+        if code not in (0, NO_FILE, SILENT):
             text = stderr.decode(errors="replace").strip()[-500:]
             raise Unreachable("sandbox-fault", f"The sandbox could not {operation}: {text}.", "parhelia logs ID")
         return code
@@ -148,7 +149,7 @@ class ModalSandbox:
             code = await self._ask(
                 "control", str(self._number), stdin=_bytes(line), stdout=answer.append, deadline=deadline
             )
-            if code == remote.SILENT:
+            if code == SILENT:
                 raise Unreachable("no-answer", "The runner does not answer.", "parhelia recover ID")
             return json.loads(b"".join(answer))
 
@@ -173,7 +174,7 @@ class ModalSandbox:
             async def live() -> int:
                 sink.seek(0)
                 sink.truncate()
-                words = (inside, "0", str(remote.WHOLE))
+                words = (inside, "0", str(WHOLE))
                 return await self._ask("read", *words, stdin=_bytes(b""), stdout=sink.write, deadline=deadline)
 
             async def dead() -> int:
@@ -183,10 +184,10 @@ class ModalSandbox:
                     async for piece in self._stored(inside):
                         sink.write(piece)
                 except FileNotFoundError:
-                    return remote.NO_FILE
+                    return NO_FILE
                 return 0
 
-            if await self._either(live, dead) == remote.NO_FILE:
+            if await self._either(live, dead) == NO_FILE:
                 raise NotFound("no-such-file", f"The session has no file {path}.", "parhelia logs ID")
 
         files.private_dir(target.parent)
