@@ -100,6 +100,26 @@ def test_a_create_that_fails_leaves_nothing_and_can_be_repeated(modal: Modal, lo
     modal.open(handle).terminate(deadline=PATIENCE)
 
 
+@pytest.mark.parametrize(
+    "rpc",
+    ["SandboxGetFromNameV2", "SecretGetOrCreate", "VolumeGetOrCreate", "ImageGetOrCreate", "SandboxCreateV2"],
+)
+@pytest.mark.parametrize("action", ["status", "lose"])
+def test_a_start_that_fails_at_any_point_can_be_repeated(
+    modal: Modal, loopback: Loopback, rpc: str, action: str
+) -> None:
+    loopback.secret("keys", ONE="1")
+    loopback.faults({"rpc": rpc, "action": action, "status": "PERMISSION_DENIED", "times": 1})
+    spec = sandbox_spec(secrets=("keys",))
+    try:
+        handle = modal.start(spec, deadline=PATIENCE)  # a create that was done all the same is found
+    except Refused as problem:
+        assert problem.code == "provider-permission"
+        handle = modal.start(spec, deadline=PATIENCE)
+    assert [one["id"] for one in named(loopback, spec.name)] == [handle.data["sandbox_id"]]
+    modal.open(handle).terminate(deadline=PATIENCE)
+
+
 def test_no_call_outlives_its_deadline_when_nobody_answers(
     modal: Modal, loopback: Loopback, started: Callable[..., Handle]
 ) -> None:
@@ -274,3 +294,8 @@ def test_a_snapshot_names_its_end_and_may_be_gone(
     made = modal.open(started()).snapshot(3600.0, deadline=PATIENCE)
     assert made["expires_at"] is not None
     assert modal.open(started()).snapshot(None, deadline=PATIENCE)["expires_at"] is None
+
+
+def test_prices_and_costs_come_from_modal(modal: Modal, started: Callable[..., Handle]) -> None:
+    assert modal.rates()["sandbox_cpu_core_seconds"] == 0.00003942
+    assert modal.open(started()).cost_usd() == 0.01
