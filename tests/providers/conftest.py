@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -14,11 +13,10 @@ from tests.modal_loopback.client import Loopback
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
     running = Loopback(tmp_path_factory.mktemp("modal"))
-    before = dict(os.environ)
-    os.environ.update(running.env)
-    yield running
-    os.environ.clear()
-    os.environ.update(before)
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in running.env.items():
+            environment.setenv(name, value)
+        yield running
     running.stop()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from parhelia_mcp import model
 from parhelia_mcp.errors import NotFound, Refused, Unreachable
 from parhelia_mcp.model import Sizes, new_task_id
 from parhelia_mcp.providers.base import Handle, Provider, Sandbox, SandboxSpec
@@ -107,6 +108,7 @@ def test_list_shows_running_sandboxes_of_the_owner_with_their_tags(provider: Pro
     listed = {one.handle.name: one for one in provider.list(OWNER)}
     assert listed[handle.name].tags["task"] == handle.name.rpartition(".")[0]
     assert listed[handle.name].handle == handle
+    assert abs((model.moment(listed[handle.name].created_at or "") - model.now()).total_seconds()) < 2 * PATIENCE
     assert handle.name not in {one.handle.name for one in provider.list("somebody-else")}
 
 

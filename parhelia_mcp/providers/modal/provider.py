@@ -6,8 +6,9 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Future
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -23,6 +24,7 @@ SSH_PORT = 2222
 CREDENTIAL = "PARHELIA_CREDENTIAL"  # the runner's credential, as JSON, in a secret of its own
 LONGEST_HOURS = 24.0
 OWNER_TAG = "owner"
+CREATED_TAG = "created"  # seconds since 1970; Modal knows it too, its SDK does not say
 TAGS_AT_ONCE = 16
 
 
@@ -113,7 +115,7 @@ class Modal:
                 *_entrypoint(spec),
                 app=app,
                 name=spec.name,
-                tags=dict(spec.tags),
+                tags={**spec.tags, CREATED_TAG: str(int(time.time()))},
                 image=image.build(self.settings),
                 secrets=secrets,
                 timeout=int(spec.timeout_s),
@@ -190,7 +192,7 @@ class Modal:
                     tags = await sandbox.get_tags.aio()
                 except modal.exception.NotFoundError:
                     return None  # it ended since
-            return Listed(self._handle(tags.get("session", ""), sandbox.object_id), tags, None)
+            return Listed(self._handle(tags.get("session", ""), sandbox.object_id), tags, _created(tags))
 
         found = await asyncio.gather(*[listed(sandbox) async for sandbox in running])
         return [one for one in found if one]
@@ -207,6 +209,12 @@ def _check(spec: SandboxSpec) -> None:
             f"A Modal sandbox lives {LONGEST_HOURS:g} hours at most; {spec.timeout_s / 3600:g} were asked for.",
             f"--timeout-hours {LONGEST_HOURS:g}",
         )
+
+
+def _created(tags: Mapping[str, str]) -> str | None:
+    """When it was asked for, as our own tag says."""
+    seconds = tags.get(CREATED_TAG, "")
+    return model.timestamp(datetime.fromtimestamp(int(seconds), UTC)) if seconds.isdigit() else None
 
 
 def _pending(spec: SandboxSpec, waited: float) -> Unreachable:
