@@ -31,6 +31,9 @@ TABLE = {  # command -> module of this package : attribute
     "resume": "keep:resume",
     "budget": "money:budget",
     "config": "setup:config",
+    "init": "setup:init",
+    "watch": "live:watch",
+    "export": "money:export",
     "mcp": "setup:mcp",
 }
 

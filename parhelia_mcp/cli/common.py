@@ -15,6 +15,27 @@ from parhelia_mcp.errors import Usage
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 
 
+def offered(name: str) -> Callable[..., Any]:
+    """What TAB offers, from a function of `complete`, which is imported only then."""
+
+    def answer(typed: click.Context, parameter: click.Parameter, start: str) -> Any:
+        from parhelia_mcp.cli import complete
+
+        return getattr(complete, name)(typed, parameter, start)
+
+    return answer
+
+
+def task_id(**settings: Any) -> Callable[..., Any]:
+    """The argument ID, a task or session, completed with those there are."""
+    return click.argument("id", shell_complete=offered("tasks"), **settings)
+
+
+def checkpoint_id(name: str, **settings: Any) -> Callable[..., Any]:
+    """An argument that is a checkpoint, completed with those there are."""
+    return click.argument(name, shell_complete=offered("checkpoints"), **settings)
+
+
 def options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
     """Several options as one decorator, in the order they are shown."""
 
@@ -27,7 +48,7 @@ def options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
 
 
 sizes = options(
-    click.option("--gpu", metavar="TYPE", help="GPU, e.g. A10G, L4, H100."),
+    click.option("--gpu", metavar="TYPE", help="GPU, e.g. A10G, L4, H100.", shell_complete=offered("gpus")),
     click.option("--memory", type=float, metavar="GIB", help="Memory limit in GiB."),
     click.option("--cpu", type=float, metavar="CORES", help="Cores."),
     click.option("--timeout-hours", type=float, metavar="H", help="The session ends by itself then."),

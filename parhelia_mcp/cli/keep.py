@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from parhelia_mcp import render
-from parhelia_mcp.cli.common import as_json, leave, made, show
+from parhelia_mcp.cli.common import as_json, checkpoint_id, leave, made, offered, show, task_id
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Usage
 
@@ -16,7 +16,7 @@ def checkpoint() -> None:
 
 
 @checkpoint.command(epilog='Example:  parhelia checkpoint create task-1a2b -m "before the rewrite"')
-@click.argument("id")
+@task_id()
 @click.option("-m", "note", metavar="TEXT", help="Why, for the log.")
 @as_json
 def create(id: str, note: str | None, as_json: bool) -> None:
@@ -32,7 +32,7 @@ def create(id: str, note: str | None, as_json: bool) -> None:
     "list",
     epilog="Examples:  parhelia checkpoint list --session task-1a2b   |   parhelia checkpoint list --older-than 7d",
 )
-@click.option("--session", metavar="ID", help="Only of this task or session.")
+@click.option("--session", metavar="ID", shell_complete=offered("tasks"), help="Only of this task or session.")
 @click.option("--older-than", metavar="7d", help="Only older ones.")
 @as_json
 def list_(session: str | None, older_than: str | None, as_json: bool) -> None:
@@ -44,7 +44,7 @@ def list_(session: str | None, older_than: str | None, as_json: bool) -> None:
 
 
 @checkpoint.command("show")
-@click.argument("cp")
+@checkpoint_id("cp")
 @as_json
 def show_(cp: str, as_json: bool) -> None:
     """One checkpoint: what it holds, why it was taken, what is missing."""
@@ -57,8 +57,8 @@ def show_(cp: str, as_json: bool) -> None:
 @checkpoint.command(
     epilog="Examples:  parhelia checkpoint diff cp-1a2b3c4d cp-5e6f7a8b --stat   |   parhelia checkpoint diff cp-1a2b3c4d cp-5e6f7a8b src/app.py"
 )
-@click.argument("a")
-@click.argument("b")
+@checkpoint_id("a")
+@checkpoint_id("b")
 @click.argument("path", required=False)
 @click.option("--stat", is_flag=True, help="Sizes too.")
 @as_json
@@ -71,7 +71,7 @@ def diff(a: str, b: str, path: str | None, stat: bool, as_json: bool) -> None:
 
 
 @checkpoint.command()
-@click.argument("cp")
+@checkpoint_id("cp")
 @as_json
 def verify(cp: str, as_json: bool) -> None:
     """Check every byte. Exit 6 when something is wrong."""
@@ -83,7 +83,7 @@ def verify(cp: str, as_json: bool) -> None:
 
 
 @checkpoint.command(epilog="Example:  parhelia checkpoint rollback cp-1a2b3c4d")
-@click.argument("cp")
+@checkpoint_id("cp")
 @as_json
 def rollback(cp: str, as_json: bool) -> None:
     """End the living session and go on from CP as the next one."""
@@ -96,7 +96,7 @@ def rollback(cp: str, as_json: bool) -> None:
 @checkpoint.command(
     epilog="Examples:  parhelia checkpoint delete cp-1a2b3c4d   |   parhelia checkpoint delete --older-than 7d"
 )
-@click.argument("cps", nargs=-1)
+@checkpoint_id("cps", nargs=-1)
 @click.option("--older-than", metavar="7d", help="Every one older than this, but the newest of each session.")
 @as_json
 def delete(cps: tuple[str, ...], older_than: str | None, as_json: bool) -> None:
@@ -128,8 +128,13 @@ def gc(as_json: bool) -> None:
 @click.command(
     epilog="Examples:  parhelia resume task-1a2b   |   parhelia resume task-1a2b --checkpoint-id cp-1a2b3c4d --memory 32   |   parhelia resume task-1a2b --target ~/work/back"
 )
-@click.argument("id")
-@click.option("--checkpoint-id", metavar="CP", help="This one instead of the newest that verifies.")
+@task_id()
+@click.option(
+    "--checkpoint-id",
+    metavar="CP",
+    shell_complete=offered("checkpoints"),
+    help="This one instead of the newest that verifies.",
+)
 @click.option("--target", metavar="DIR", help="Bring it home into DIR; starts nothing.")
 @click.option("--force", is_flag=True, help="With --target: save what is there, then replace it.")
 @click.option("--memory", type=float, metavar="GIB")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import click
 
 from parhelia_mcp import render
-from parhelia_mcp.cli.common import as_json, leave, made, options, show
+from parhelia_mcp.cli.common import as_json, leave, made, offered, options, show, task_id
 from parhelia_mcp.context import Context
 
 
 @click.command(
     epilog="Examples:  parhelia status   |   parhelia status task-1a2b   |   parhelia status --json > status.json"
 )
-@click.argument("id", required=False)
+@task_id(required=False)
 @as_json
 def status(id: str | None, as_json: bool) -> None:
     """Health of everything, or of one task."""
@@ -27,7 +27,13 @@ def status(id: str | None, as_json: bool) -> None:
 
 
 listing = options(
-    click.option("--status", "state", metavar="S", help="Only this state, e.g. running; several with commas."),
+    click.option(
+        "--status",
+        "state",
+        metavar="S",
+        shell_complete=offered("states"),
+        help="Only this state, e.g. running; several with commas.",
+    ),
     click.option("--limit", type=int, metavar="N", help="Rows, 20 by default."),
     click.option("--cursor", metavar="C", help="Go on after the page before."),
     as_json,
@@ -76,7 +82,7 @@ for group in (task, session):
         _list(as_json, **wanted)
 
     @group.command("show")
-    @click.argument("id")
+    @task_id()
     @as_json
     def _(id: str, as_json: bool) -> None:
         """Everything about one."""
@@ -84,7 +90,7 @@ for group in (task, session):
 
 
 @session.command("kill", epilog="Example:  parhelia session kill task-1a2b")
-@click.argument("id")
+@task_id()
 @as_json
 def kill(id: str, as_json: bool) -> None:
     """End a session: its work is kept, its cost stops, nothing starts it again."""
@@ -101,7 +107,7 @@ def kill(id: str, as_json: bool) -> None:
 @click.command(
     epilog='Examples:  parhelia logs task-1a2b --tail 100   |   parhelia logs task-1a2b --follow   |   parhelia logs task-1a2b --grep "error|killed|oom"'
 )
-@click.argument("id")
+@task_id()
 @click.option("--tail", type=int, metavar="N", help="Only the last N lines.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with every new line until it ends.")
 @click.option("--grep", metavar="RE", help="Only lines that match.")

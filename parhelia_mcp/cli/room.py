@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 
 from parhelia_mcp import render
-from parhelia_mcp.cli.common import as_json, show
+from parhelia_mcp.cli.common import as_json, show, task_id
 from parhelia_mcp.context import Context
 
 
 @click.command(epilog="Examples:  parhelia attach task-1a2b   |   parhelia attach task-1a2b --info-only")
-@click.argument("id")
+@task_id()
 @click.option("--verbose", is_flag=True, help="Say each step with its time.")
 @click.option("--info-only", is_flag=True, help="Only print the ssh command that does it.")
 def attach(id: str, verbose: bool, info_only: bool) -> None:
@@ -28,7 +28,7 @@ def attach(id: str, verbose: bool, info_only: bool) -> None:
     "ssh-config",
     epilog="Example:  parhelia ssh-config >> ~/.ssh/config   then ssh, scp, rsync, VS Code to parhelia-task-1a2b3c4d",
 )
-@click.argument("id", required=False)
+@task_id(required=False)
 @as_json
 def ssh_config(id: str | None, as_json: bool) -> None:
     """Entries for ~/.ssh/config that make sessions hosts like any other."""

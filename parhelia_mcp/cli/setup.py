@@ -1,4 +1,4 @@
-"""Commands about the installation: config, mcp."""
+"""Commands about the installation: config, init, mcp."""
 
 from __future__ import annotations
 
@@ -33,7 +33,18 @@ def _show(as_json: bool) -> None:
     leave(0 if result.ok else 2)
 
 
-@click.command()
+@click.command(epilog="Examples:  parhelia init   |   parhelia init --print > parhelia.toml")
+@click.option("--print", "only_print", is_flag=True, help="Only print the settings file.")
+@as_json
+def init(only_print: bool, as_json: bool) -> None:
+    """Write a commented settings file, say what is missing and how to connect Claude Code. Safe to repeat."""
+    from parhelia_mcp.verbs import init as verb
+
+    result = verb.run(Context(), verb.Request(only_print=only_print))
+    show(result, result.template if only_print else render.init(result), as_json)
+
+
+@click.command(epilog="Example:  claude mcp add parhelia -- parhelia mcp")
 def mcp() -> None:
     """Serve the MCP tools on standard input and output."""
     from parhelia_mcp.__main__ import main

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from parhelia_mcp import render
-from parhelia_mcp.cli.common import as_json, leave, made, options, piped, show, sizes
+from parhelia_mcp.cli.common import as_json, leave, made, offered, options, piped, show, sizes, task_id
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Usage
 
@@ -16,7 +16,12 @@ placing = options(
     click.option("--workspace", metavar="DIR", help="Directory to copy, uncommitted work included. Default: here."),
     click.option("--model", metavar="M", help="Model of the agent."),
     click.option("--interactive", is_flag=True, help="Run the full-screen client, for attach."),
-    click.option("--from-checkpoint", metavar="CP", help="Start from this checkpoint: a fork."),
+    click.option(
+        "--from-checkpoint",
+        metavar="CP",
+        shell_complete=offered("checkpoints"),
+        help="Start from this checkpoint: a fork.",
+    ),
     click.option("--idempotency-key", metavar="K", help="Same key, same task: safe to repeat."),
     click.option("--dry-run", is_flag=True, help="Only say what it would cost."),
 )
@@ -28,7 +33,7 @@ placing = options(
 @click.argument("prompt", required=False)
 @click.option("--prompt-file", metavar="F", type=click.Path(path_type=Path), help="Read the task from a file.")
 @placing
-@click.option("--to", metavar="ID", help="Say it to this task instead.")
+@click.option("--to", metavar="ID", shell_complete=offered("tasks"), help="Say it to this task instead.")
 @click.option("--wait", is_flag=True, help="Wait until it has ended; exit 1 when it failed.")
 @as_json
 def submit(prompt: str | None, prompt_file: Path | None, wait: bool, as_json: bool, **wanted: object) -> None:
@@ -94,7 +99,7 @@ def run(command: tuple[str, ...], detach: bool, as_json: bool, **wanted: object)
 
 
 @click.command(epilog='Examples:  parhelia send task-1a2b "Use the other parser"   |   parhelia send task-1a2b allow')
-@click.argument("id")
+@task_id()
 @click.argument("message")
 @as_json
 def send(id: str, message: str, as_json: bool) -> None:
@@ -113,7 +118,7 @@ def send(id: str, message: str, as_json: bool) -> None:
 
 
 @click.command(epilog="Examples:  parhelia pull task-1a2b   |   parhelia pull task-1a2b --apply")
-@click.argument("id")
+@task_id()
 @click.option("--apply", is_flag=True, help="Merge it into your working tree, all or nothing.")
 @as_json
 def pull(id: str, apply: bool, as_json: bool) -> None:

@@ -2,7 +2,7 @@
 
 from parhelia_mcp.render.keep import checkpoint, checkpoints, difference, removed, resumed, verified
 from parhelia_mcp.render.look import log_line, status, task, tasks
-from parhelia_mcp.render.settings import budget, ceiling, config
+from parhelia_mcp.render.settings import budget, ceiling, config, estimate, history, init
 from parhelia_mcp.render.text import (
     FIRST_STEPS,
     age,
@@ -32,6 +32,9 @@ __all__ = [
     "colour",
     "config",
     "difference",
+    "estimate",
+    "history",
+    "init",
     "killed",
     "left",
     "log_line",

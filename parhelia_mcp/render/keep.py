@@ -23,7 +23,12 @@ def checkpoints(result: verbs.checkpoint.ListResult) -> str:
         )
         for one in result.checkpoints
     ]
-    text = table(("CHECKPOINT", "SESSION", "AGE", "WHY", "FILES", "SIZE", "STATE"), rows) or "no checkpoints"
+    text = (
+        table(
+            ("CHECKPOINT", "SESSION", "AGE", "WHY", "FILES", "SIZE", "STATE"), rows, spare=(4, 5, 3, 2), right=(2, 4, 5)
+        )
+        or "no checkpoints"
+    )
     return text + "".join(f"\n{colour('damaged', 31)}: {name}" for name in result.damaged)
 
 

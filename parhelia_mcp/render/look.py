@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from parhelia_mcp.plain import clean
-from parhelia_mcp.render.text import age, colour, money, pairs, state, table
+from parhelia_mcp.render.text import age, money, pairs, state, table, wrap
 from parhelia_mcp.render.work import landed
 
 if TYPE_CHECKING:
@@ -18,16 +19,28 @@ def tasks(result: verbs.list.Result) -> str:
     rows = [
         (
             row.task_id,
-            row.state + ("…" if row.kill_requested_at else ""),
+            standing(row.state, row.reason, row.kill_requested_at),
             age(row.created_at),
             money(row.spent_usd),
+            money(row.reserved_usd) if row.reserved_usd else "-",
             row.gpu or "-",
             row.title,
         )
         for row in result.tasks
     ]
-    text = table(("TASK", "STATE", "AGE", "SPENT", "GPU", "WHAT"), rows, paint=1)
+    heads = ("TASK", "STATE", "AGE", "SPENT", "HELD", "GPU", "WHAT")
+    text = table(heads, rows, paint=1, spare=(4, 5, 3, 2), right=(2, 3, 4))
     return text + (f"\nmore: --cursor {result.next_cursor}" if result.next_cursor else "")
+
+
+def standing(name: str, reason: str | None, kill_requested_at: str | None) -> str:
+    """A state with what a person wants to know beside it."""
+    if kill_requested_at:
+        return f"{name} (kill asked, may still cost)"
+    return f"{name} ({reason})" if reason and reason not in _EXPECTED else name
+
+
+_EXPECTED = ("agent-exit", "killed-by-user")  # reasons that their states say already
 
 
 def task(result: verbs.show.Result) -> str:
@@ -83,23 +96,29 @@ def log_line(line: verbs.logs.LogLine) -> str:
 
 
 def status(result: verbs.status.Result) -> str:
-    budget_ = result.budget
-    lines = [
-        f"config    {'ok' if result.config['ok'] else colour('broken', 31)}"
-        + ("" if result.config["files"] else "  (defaults; parhelia init writes a file)")
-    ]
-    lines += [f"          {clean(fault)}" for fault in result.config["faults"]]
+    held = result.budget
+    config = state("ok" if result.config["ok"] else "broken")
+    note = "" if result.config["files"] else "  (defaults; parhelia init writes a file)"
     counts = ", ".join(f"{count} {name}" for name, count in sorted(result.tasks["counts"].items())) or "none yet"
-    lines.append(f"tasks     {counts}")
-    lines += [
-        f"          {row['task_id']}  {state(row['state'])}  {money(row['spent_usd'])}  {row['title']}"
+    left = f"{money(held['remaining_usd'])} left of {money(held['ceiling_usd'])}: {money(held['spent_usd'])} spent, {money(held['reserved_usd'])} reserved"
+    lines = [
+        f"config    {wrap(config + note, 10)}",
+        *(f"          {wrap(clean(fault), 10)}" for fault in result.config["faults"]),
+        f"tasks     {wrap(counts, 10)}",
+        f"budget    {wrap(left, 10)}",
+        *(_provider(one) for one in result.providers),
+    ]
+    rows = [
+        (row["task_id"], standing(row["state"], row["reason"], row["kill_requested_at"]), *_life(row))
         for row in result.tasks["active"]
     ]
-    lines.append(
-        f"budget    {money(budget_['spent_usd'])} spent, {money(budget_['reserved_usd'])} reserved, {money(budget_['remaining_usd'])} left of {money(budget_['ceiling_usd'])}"
-    )
-    lines += [
-        f"{provider.name:<9} {'ok' if provider.ok else colour('not ok', 31)}: {clean(provider.what)}"
-        for provider in result.providers
-    ]
-    return "\n".join([*lines, *([f"next: {result.next}"] if result.next else ())])
+    active = table(("TASK", "STATE", "AGE", "SPENT", "WHAT"), rows, paint=1, spare=(3, 2), right=(2, 3))
+    return "\n".join([*lines, *(["", active] if active else ()), *([f"next: {result.next}"] if result.next else ())])
+
+
+def _life(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return age(row["created_at"]), money(row["spent_usd"]), row["title"]
+
+
+def _provider(one: verbs.status.Provider) -> str:
+    return f"{one.name:<9} {state('ok') if one.ok else state('not ok')}: {wrap(clean(one.what), 14)}"

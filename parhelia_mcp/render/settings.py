@@ -3,40 +3,95 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parhelia_mcp.plain import clean
-from parhelia_mcp.render.text import colour, money, pairs, table
+from parhelia_mcp.render.text import bar, colour, money, pairs, table, width, wrap
 
 if TYPE_CHECKING:
     from parhelia_mcp import verbs
 
 
 def budget(result: verbs.budget.Result) -> str:
-    lines = [
-        pairs(
-            [
-                ("ceiling", money(result.ceiling_usd)),
-                ("spent", money(result.spent_usd)),
-                ("reserved", money(result.reserved_usd)),
-                ("remaining", money(result.remaining_usd)),
-                ("per task", money(result.per_task_usd)),
-                ("per day", money(result.per_day_usd) if result.per_day_usd is not None else None),
-                ("warning", result.warning),
-            ]
-        )
-    ]
+    used = (result.spent_usd + result.reserved_usd) / result.ceiling_usd if result.ceiling_usd else 1.0
+    facts = pairs(
+        [
+            ("ceiling", money(result.ceiling_usd)),
+            ("spent", money(result.spent_usd)),
+            ("reserved", money(result.reserved_usd)),
+            ("remaining", money(result.remaining_usd)),
+            ("used", f"{bar(used, 20)} {100 * used:.0f} %"),
+            ("an hour", f"{money(result.burn_usd_per_hour)} by what runs now" if result.burn_usd_per_hour else None),
+            ("per task", money(result.per_task_usd)),
+            ("per day", money(result.per_day_usd) if result.per_day_usd is not None else None),
+            ("warning", result.warning),
+        ]
+    )
     rows = [
         (row.task_id, money(row.spent_usd), money(row.reserved_usd))
         for row in result.by_task
         if row.spent_usd or row.reserved_usd
     ]
-    return "\n\n".join(part for part in (*lines, table(("TASK", "SPENT", "RESERVED"), rows)) if part)
+    by_task = table(("TASK", "SPENT", "RESERVED"), rows, right=(1, 2))
+    return "\n\n".join(part for part in (facts, by_task) if part)
+
+
+def estimate(result: verbs.budget.EstimateResult) -> str:
+    rows = [
+        (
+            one.provider,
+            one.gpu or "none",
+            f"{one.cpu:g}",
+            f"{one.memory_gb:g} GiB" if one.memory_gb else "no limit",
+            one.region or "any",
+            money(one.usd_per_hour),
+            money(one.compute_usd),
+        )
+        for one in result.offers
+    ]
+    heads = ("PROVIDER", "GPU", "CPU", "MEMORY", "REGION", "AN HOUR", f"{result.hours:g} H")
+    tokens = f"tokens come on top, up to the task's limit ({money(result.per_task_usd)}); {money(result.remaining_usd)} is left in all"
+    source = f"prices of {result.prices_date}: {result.prices_source}; [prices] overrides them"
+    return "\n".join([table(heads, rows, spare=(4, 3, 2), right=(2, 5, 6)), wrap(tokens), wrap(source)])
+
+
+def history(result: verbs.budget.HistoryResult) -> str:
+    """Bars by day, task and kind; each as long as its share of the largest in its part."""
+    if not result.spent_usd:
+        return "nothing was spent"
+    parts = (("by day (UTC)", result.by_day), ("by task", result.by_task), ("by kind", result.by_kind))
+    return "\n\n".join([f"spent {money(result.spent_usd)}", *(_bars(*part) for part in parts)])
+
+
+def _bars(title: str, spent: list[verbs.budget.Spent]) -> str:
+    most = max(one.usd for one in spent)
+    room = min(40, (width() or 80) - 26)
+    return "\n".join([title, *(f"  {one.name:<13} {money(one.usd):>8}  {bar(one.usd / most, room)}" for one in spent)])
 
 
 def ceiling(result: verbs.budget.SetResult) -> str:
     note = f"\n{result.note}" if result.note else ""
     return f"ceiling {money(result.before_usd)} -> {money(result.ceiling_usd)}; {money(result.spent_usd)} spent, {money(result.reserved_usd)} reserved, {money(result.remaining_usd)} left{note}"
+
+
+def init(result: verbs.init.Result) -> str:
+    done = (
+        "written" if result.written else "there already, left as it is" if Path(result.path).exists() else "not written"
+    )
+    checks = [(one.name, "ok" if one.ok else "missing", one.what) for one in result.checks]
+    return "\n".join(
+        [
+            f"settings: {result.path} ({done})",
+            "",
+            table(("CHECK", "STATE", "WHAT"), checks, paint=1),
+            "",
+            "connect Claude Code:",
+            *(f"  {line}" for line in result.claude_code),
+            "",
+            f"next: {result.next}",
+        ]
+    )
 
 
 def config(result: verbs.config.Result) -> str:

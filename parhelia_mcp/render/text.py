@@ -33,6 +33,8 @@ COLOURS = {
     "lost": 31,
     "ok": 32,
     "broken": 31,
+    "not": 31,
+    "missing": 33,
 }
 
 
@@ -74,11 +76,12 @@ def colour(text: str, code: int, descriptor: int = 1) -> str:
     """The text in a colour where a terminal shows it and nobody asked for none."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not os.isatty(descriptor):
         return text
-    return f"\x1b[{code}m{text}\x1b[0m"
+    return f"\x1b[{code}m{text}\x1b[0m" if code else text
 
 
-def state(name: str, width: int = 0) -> str:
-    return colour(name.ljust(width), COLOURS.get(name, 0))
+def state(words: str) -> str:
+    """A state in its colour; the word stays, so that nothing hangs on colour alone."""
+    return colour(words, COLOURS.get(words.partition(" ")[0], 0))
 
 
 def money(usd: float | None) -> str:
@@ -98,37 +101,95 @@ def age(text: str | None, at: datetime | None = None) -> str:
     return f"{seconds}s"
 
 
-def width() -> int:
-    return max(40, shutil.get_terminal_size((100, 24)).columns) if os.isatty(1) else 1000
+def width() -> int | None:
+    """Columns of the terminal, at least 40; None where nobody looks and nothing is cut."""
+    return max(40, shutil.get_terminal_size((100, 24)).columns) if os.isatty(1) else None
 
 
-def table(heads: tuple[str, ...], rows: list[tuple[str, ...]], *, paint: int | None = None) -> str:
-    """Columns as wide as they need, the last one cut to what the terminal has; `paint` is the column of states."""
+def columns(text: str) -> int:
+    """How many columns a terminal gives the text: wide letters two, marks above others none."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(letter) else 1 + (east_asian_width(letter) in "WF") for letter in text)
+
+
+def cut(text: str, room: int) -> str:
+    """The text in at most `room` columns, with … where some is missing."""
+    if columns(text) <= room:
+        return text
+    while text and columns(text) > room - 1:
+        text = text[:-1]
+    return text + "…"
+
+
+def table(
+    heads: tuple[str, ...],
+    rows: list[tuple[str, ...]],
+    *,
+    paint: int | None = None,
+    spare: tuple[int, ...] = (),
+    right: tuple[int, ...] = (),
+    room: int | None = None,
+) -> str:
+    """Columns as wide as they need in `room` columns (the terminal's), the last one cut to what is left.
+
+    `paint` is the column of states. `spare` are those to leave out, the least needed first: where they say nothing
+    in any row, and where the terminal is too narrow. `right` are those of numbers.
+    """
     if not rows:
         return ""
-    wide = [max(len(row[at]) for row in (heads, *rows)) for at in range(len(heads))]
-    room = width() - sum(wide[:-1]) - 2 * (len(wide) - 1)
-    lines = []
-    for row in (heads, *rows):
-        cells = []
-        for at, cell in enumerate(row):
-            last = at == len(row) - 1
-            text = (
-                (cell if len(cell) <= max(room, 10) else cell[: max(room, 10) - 1] + "…")
-                if last
-                else cell.ljust(wide[at])
-            )
-            cells.append(state(cell, wide[at]) if at == paint and row is not heads and not last else text)
-        lines.append("  ".join(cells).rstrip())
+    room = room or width()
+    every = [heads, *rows]
+    wide = [max(columns(row[at]) for row in every) for at in range(len(heads))]
+    shown = [at for at in range(len(heads)) if at not in spare or any(row[at] not in ("", "-") for row in rows)]
+    for at in spare:
+        if room and at in shown and sum(wide[k] + 2 for k in shown[:-1]) + min(wide[shown[-1]], _LEAST) > room:
+            shown.remove(at)
+    if room:
+        last = shown[-1]
+        wide[last] = max(4, min(wide[last], room - sum(wide[at] + 2 for at in shown[:-1])))
+    lines = [_row(row, shown, wide, right, paint if row is not heads else None) for row in every]
     lines[0] = colour(lines[0], 2)
     return "\n".join(lines)
+
+
+_LEAST = 12  # columns that the last one keeps before others go
+
+
+def _row(row: tuple[str, ...], shown: list[int], wide: list[int], right: tuple[int, ...], paint: int | None) -> str:
+    cells = []
+    for at in shown:
+        text = cut(row[at], wide[at])
+        pad = " " * (wide[at] - columns(text))
+        drawn = state(text) if at == paint else text
+        cells.append(pad + drawn if at in right else drawn + (pad if at != shown[-1] else ""))
+    return "  ".join(cells).rstrip()
+
+
+def wrap(text: str, indent: int = 0) -> str:
+    """Words in lines that fit the terminal, all but the first moved in; as it is where nobody looks."""
+    room = width()
+    if room is None or columns(text) + indent <= room:
+        return text
+    import textwrap
+
+    lines = textwrap.wrap(text, max(room - indent, 20), break_long_words=False, break_on_hyphens=False)
+    return ("\n" + " " * indent).join(lines)
 
 
 def pairs(rows: list[tuple[str, str | None]]) -> str:
     """`name: value` lines; rows without a value are left out."""
     kept = [(name, value) for name, value in rows if value not in (None, "")]
     wide = max((len(name) for name, _ in kept), default=0) + 1
-    return "\n".join(f"{name + ':':<{wide}} {value}" for name, value in kept)
+    return "\n".join(f"{name + ':':<{wide}} {wrap(value or '', wide + 1)}" for name, value in kept)
+
+
+def bar(share: float, long: int) -> str:
+    """A share of a whole as a bar that also reads without colour."""
+    full = round(min(max(share, 0), 1) * long)
+    return "█" * full + "░" * (long - full)
 
 
 def size(count: float) -> str:

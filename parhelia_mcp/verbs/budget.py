@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from datetime import timedelta
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from parhelia_mcp import budget
+from parhelia_mcp import budget, follow, model, prices
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Refused
-from parhelia_mcp.model import dollars
+from parhelia_mcp.model import dollars, timestamp
+from parhelia_mcp.verbs import submit
 
 
 class Request(BaseModel, extra="forbid"):
@@ -51,6 +53,56 @@ class SetResult(BaseModel):
 
 
 MOST_TASKS = 50
+
+
+class EstimateRequest(BaseModel, extra="forbid"):
+    """Price sizes before anything is submitted."""
+
+    gpu: Annotated[str | None, Field(description="GPU type")] = None
+    cpu: Annotated[float | None, Field(gt=0, le=512, allow_inf_nan=False, description="Cores")] = None
+    memory: Annotated[float | None, Field(gt=0, le=4096, allow_inf_nan=False, description="GiB")] = None
+    timeout_hours: Annotated[float | None, Field(gt=0, le=720, allow_inf_nan=False, description="Time limit")] = None
+    provider: Annotated[Literal["local", "modal"] | None, Field(description="Only this provider")] = None
+    region: Annotated[str | None, Field(description="Region on modal")] = None
+
+
+class Offer(BaseModel):
+    """What a provider would charge at most for compute; tokens come on top, up to the task's limit."""
+
+    provider: str
+    cpu: float
+    memory_gb: float | None
+    gpu: str | None
+    region: str | None
+    usd_per_hour: float
+    compute_usd: float
+
+
+class EstimateResult(BaseModel):
+    offers: list[Offer]
+    hours: float
+    per_task_usd: float
+    remaining_usd: float
+    prices_date: str
+    prices_source: str
+
+
+class HistoryRequest(BaseModel, extra="forbid"):
+    """Say where the money went."""
+
+    days: Annotated[int, Field(ge=1, le=3650, description="How far back")] = 30
+
+
+class Spent(BaseModel):
+    name: str
+    usd: float
+
+
+class HistoryResult(BaseModel):
+    spent_usd: float
+    by_day: list[Spent]
+    by_task: list[Spent]
+    by_kind: list[Spent]
 
 
 def run(ctx: Context, request: Request, *, most: int = MOST_TASKS) -> Result:
@@ -123,3 +175,54 @@ def _consequence(now: budget.Standing) -> str | None:
     if now.remaining < 0:
         return "this is below what is spent and reserved: running sessions go on, nothing new starts"
     return None
+
+
+def estimate(ctx: Context, request: EstimateRequest) -> EstimateResult:
+    """What these sizes cost for their whole time limit, on every provider unless one is named; reserves nothing."""
+    settings = ctx.loaded.config
+    hours = request.timeout_hours or settings.modal.default_timeout_hours
+    wanted = [request.provider] if request.provider else ["local", "modal"]
+    return EstimateResult(
+        offers=[_offer(ctx, request, provider, hours) for provider in wanted],
+        hours=hours,
+        per_task_usd=settings.budget.per_task_usd,
+        remaining_usd=dollars(budget.standing(ctx).remaining),
+        prices_date=prices.DATE,
+        prices_source=prices.COMPUTE_SOURCE,
+    )
+
+
+def _offer(ctx: Context, request: EstimateRequest, provider: str, hours: float) -> Offer:
+    sizes = submit.sizes_for(ctx, provider, request.cpu, request.memory, request.gpu, check_gpu=False)
+    region = request.region or ctx.loaded.config.modal.region if provider == "modal" else None
+    rate = prices.compute_rate_micro_per_hour(provider, sizes, region, ctx.loaded.config.prices)
+    return Offer(
+        provider=provider,
+        cpu=sizes.cpu,
+        memory_gb=sizes.memory_gb or None,
+        gpu=sizes.gpu,
+        region=region,
+        usd_per_hour=dollars(rate),
+        compute_usd=dollars(follow.reserve_for(rate, hours * 3600)),
+    )
+
+
+def history(ctx: Context, request: HistoryRequest) -> HistoryResult:
+    """Everything charged since so many days ago (UTC), by day, task and kind; the dearest tasks first."""
+    since = timestamp(model.now() - timedelta(days=request.days - 1))[:10]
+
+    def summed(column: str, order: str) -> list[Spent]:
+        rows = ctx.store.query(
+            f"SELECT {column} AS name, sum(micro_usd) AS micro FROM ledger WHERE kind = 'charge' AND at >= ? GROUP BY name ORDER BY {order} LIMIT ?",
+            since,
+            max(MOST_TASKS, request.days),
+        )
+        return [Spent(name=row["name"], usd=dollars(row["micro"])) for row in rows]
+
+    by_kind = summed("source", "name")
+    return HistoryResult(
+        spent_usd=round(sum(kind.usd for kind in by_kind), 6),
+        by_day=summed("substr(at, 1, 10)", "name"),
+        by_task=summed("task", "micro DESC, name"),
+        by_kind=by_kind,
+    )
