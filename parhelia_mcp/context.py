@@ -99,9 +99,22 @@ class Context:
 
             return Local(self.home, self.environ)
         if name == "modal":
-            from parhelia_mcp.providers.modal import Modal
+            from parhelia_mcp.providers.modal import Modal, ModalSettings
 
-            return Modal(self.loaded.config.modal, owner=self.owner)
+            section = self.loaded.config.modal
+            return Modal(
+                ModalSettings(
+                    app=section.app,
+                    volume=section.volume,
+                    environment=self.environ.get("MODAL_ENVIRONMENT"),
+                    region=section.region,
+                    image=section.image,
+                    dockerfile=Path(section.dockerfile).expanduser() if section.dockerfile else None,
+                    apt=tuple(section.apt),
+                    setup=tuple(section.setup),
+                    secrets=tuple(section.secrets),
+                )
+            )
         raise Usage("unknown-provider", f"No provider {name[:40]!r}.", "--provider local or --provider modal")
 
 

@@ -18,6 +18,7 @@ from parhelia_mcp.ssh import keys
 from parhelia_mcp.store import Session
 
 START_WITHIN = timedelta(minutes=30)  # a start that no provider would give by then has failed
+ANSWER_S = 2.0  # a provider gets this long to refuse or to start; what takes longer is pending, and found again by name
 RETRY = timedelta(seconds=5)  # after a provider that did not answer
 
 
@@ -49,7 +50,7 @@ def _create(ctx: Context, session: Session) -> Session:
     began = now()  # before it exists: what it costs is never less than what is charged
     try:
         spec = _sandbox_spec(ctx, session)
-        handle = ctx.provider(session.provider).start(spec)
+        handle = ctx.provider(session.provider).start(spec, deadline=ANSWER_S)
     except Unreachable as problem:
         return ctx.store.update(
             session.id,

@@ -66,7 +66,15 @@ def _credential(options: argparse.Namespace) -> Mapping[str, str]:
         with os.fdopen(options.credential_fd, "rb") as pipe:
             return json.loads(pipe.read() or b"{}")
     if options.credential_env:
-        return json.loads(os.environ.pop("PARHELIA_CREDENTIAL", "{}"))
+        return {**_stored_secret(), **json.loads(os.environ.pop("PARHELIA_CREDENTIAL", "{}"))}
+    return {}
+
+
+def _stored_secret() -> Mapping[str, str]:
+    """The credential in a secret that the provider keeps, by the name that the client gives it."""
+    for name, kind in (("ANTHROPIC_API_KEY", "api-key"), ("CLAUDE_CODE_OAUTH_TOKEN", "oauth")):
+        if value := os.environ.pop(name, ""):
+            return {"kind": kind, "value": value}
     return {}
 
 

@@ -8,7 +8,7 @@ import sys
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Problem
 
-DEADLINE_S = 2.0
+DEADLINE_S = 1.5
 
 
 def main(name: str) -> None:

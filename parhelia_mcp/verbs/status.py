@@ -14,7 +14,7 @@ from parhelia_mcp.context import Context
 from parhelia_mcp.model import dollars, timestamp
 from parhelia_mcp.verbs import list as listing
 
-PROBE_S = 2.5  # what a remote provider gets to answer
+PROBE_S = 2.0  # what a remote provider gets to answer: the whole answer stays under 3 s
 ACTIVE = 10  # living tasks shown
 
 

@@ -60,7 +60,7 @@ class Server:
 
     def end(self) -> None:
         self.process.kill()
-        self.process.wait()
+        self.process.communicate()
 
 
 def run(argv: Sequence[str], **how: object) -> subprocess.CompletedProcess[bytes]:

@@ -160,21 +160,27 @@ def test_without_ssh_the_built_in_client_does_it(house: House, task: str, person
 
 
 @pytest.mark.parametrize("path", [None, "/nonexistent"], ids=["ssh", "built-in"])
-@pytest.mark.parametrize(("file", "code"), [("host.pub", "host-key-changed"), ("client", "key-rejected")])
+@pytest.mark.parametrize(
+    ("names", "code"),
+    [(["host.pub"], "host-key-changed"), (["client", "client.pub"], "key-rejected")],
+    ids=["host", "client"],
+)
 def test_a_key_of_another_session_is_refused_and_nothing_is_typed(
-    house: House, task: str, person: People, file: str, code: str, path: str | None
+    house: House, task: str, person: People, names: list[str], code: str, path: str | None
 ) -> None:
     other = house.begin("sleep 60")
     house.listening(other)
-    right = house.keys(task) / file
-    kept = right.read_bytes()
-    right.write_bytes((house.keys(other) / file).read_bytes())
+    right, wrong = house.keys(task), house.keys(other)
+    kept = {name: (right / name).read_bytes() for name in names}
+    for name in names:
+        (right / name).write_bytes((wrong / name).read_bytes())
     try:
         someone = person()
         someone.sit(house, "attach", task, **({"PATH": path} if path else {}))
         someone.see(f"error[{code}]", "left with 4")
     finally:
-        right.write_bytes(kept)
+        for name, data in kept.items():
+            (right / name).write_bytes(data)
         house.run("session", "kill", other)
 
 

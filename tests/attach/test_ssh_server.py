@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -146,8 +145,7 @@ def test_the_server_ends_with_the_runner_and_takes_a_fixed_port_again(tmp_path: 
     assert running.process.wait(10) == 0
     again = start(tmp_path, port=running.port)
     assert again.port == running.port
-    again.process.send_signal(signal.SIGKILL)
-    again.process.wait()
+    again.end()
 
 
 def test_no_key_is_in_the_servers_arguments_or_environment(server: Server) -> None:

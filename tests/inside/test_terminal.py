@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from parhelia_mcp.inside.terminal import clean
+from parhelia_mcp.plain import clean
 from tests.inside.session import Session, until
 
 
@@ -70,7 +70,7 @@ def test_tmux_is_gone_with_the_session(session: Session) -> None:
         ("\x1b]0;title\x1b\\x", "x"),
         ("\x1bPpayload\x1b\\x", "x"),
         ("a\x1b[201~b", "ab"),
-        ("a\u202eb\x9bc\x00", "abc"),
+        ("a\u202eb\x9b0mc\x00", "abc"),
         ("10 %\r100 %\r\n", "10 %\n100 %\n"),
     ],
 )

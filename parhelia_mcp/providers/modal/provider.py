@@ -1,0 +1,249 @@
+"""The Modal provider: start, adopt, open, list."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Any
+
+from parhelia_mcp import model
+from parhelia_mcp.errors import Problem, Refused, Unreachable
+from parhelia_mcp.providers.base import DEADLINE, Handle, Listed, Properties, SandboxSpec
+from parhelia_mcp.providers.modal import bridge, image
+from parhelia_mcp.providers.modal.sandbox import MOUNT, ModalSandbox
+from parhelia_mcp.providers.modal.settings import ALIASES, GPUS, ModalSettings
+
+NAME = "modal"
+SSH_PORT = 2222
+CREDENTIAL = "PARHELIA_CREDENTIAL"  # the runner's credential, as JSON, in a secret of its own
+LONGEST_HOURS = 24.0
+OWNER_TAG = "owner"
+CREATED_TAG = "created"  # seconds since 1970; Modal knows it too, its SDK does not say
+TAGS_AT_ONCE = 16
+
+
+class Modal:
+    """Sandboxes on Modal. One object may be used from many threads."""
+
+    properties = Properties(
+        name=NAME, local_disk=False, gpus=GPUS, regions=True, max_lifetime_hours=LONGEST_HOURS, own_uid=False
+    )
+
+    def __init__(self, settings: ModalSettings) -> None:
+        self.settings = settings
+        self._lock = threading.Lock()
+        self._starting: dict[str, tuple[Future[str], float]] = {}
+        self._app: Any = None
+
+    def start(self, spec: SandboxSpec, *, deadline: float = DEADLINE) -> Handle:
+        """As the contract says. What takes longer than the deadline goes on, and the next call picks it up.
+
+        Raises Unreachable `provider-pending` for that: a GPU may take 21 minutes to come, a first image build some.
+        """
+        _check(spec)
+        with self._lock:
+            work, since = self._starting.get(spec.name) or (bridge.begin(lambda: self._create(spec)), time.monotonic())
+            self._starting[spec.name] = (work, since)
+        try:
+            sandbox_id = bridge.wait(work, deadline, "start the sandbox", cancel=False)
+        except Unreachable as problem:
+            if work.done():
+                self._starting.pop(spec.name, None)
+                raise
+            raise _pending(spec, time.monotonic() - since) from problem
+        except Problem:
+            self._starting.pop(spec.name, None)
+            raise
+        self._starting.pop(spec.name, None)
+        return self._handle(spec.name, sandbox_id)
+
+    def open(self, handle: Handle) -> ModalSandbox:
+        return ModalSandbox(self, handle.data["sandbox_id"], handle.name, handle.data["volume"])
+
+    def list(self, owner: str, *, deadline: float = DEADLINE) -> list[Listed]:
+        return bridge.call(lambda: self._list(owner), deadline, "list the sandboxes")
+
+    def rates(self, *, deadline: float = DEADLINE) -> dict[str, float]:
+        """What Modal charges this account now: its own names of resources, in dollars."""
+
+        async def ask() -> dict[str, float]:
+            import modal
+
+            workspace = modal.Workspace.from_context()
+            return {name: float(rate) for name, rate in (await workspace.billing.rates.aio()).items()}
+
+        return bridge.call(ask, deadline, "say its prices")
+
+    def _handle(self, name: str, sandbox_id: str) -> Handle:
+        return Handle(NAME, name, {"sandbox_id": sandbox_id, "volume": self.settings.volume})
+
+    async def app(self) -> Any:
+        """The app that holds our sandboxes, made on first use."""
+        import modal
+
+        if self._app is None:
+            self._app = await modal.App.lookup.aio(
+                self.settings.app, environment_name=self.settings.environment, create_if_missing=True
+            )
+        return self._app
+
+    def volume(self, name: str) -> Any:
+        import modal
+
+        return modal.Volume.from_name(
+            name, environment_name=self.settings.environment, create_if_missing=True, version=2
+        )
+
+    async def _create(self, spec: SandboxSpec) -> str:
+        """The id of the sandbox that has the name, created where there is none. Looking first covers a lost reply."""
+        import modal
+
+        app = await self.app()
+        if found := await self._existing(spec):
+            return found.object_id
+        secrets = [await self._secret(entry) for entry in (*self.settings.secrets, *spec.secrets)]
+        if spec.credential:
+            secrets.append(modal.Secret.from_dict({CREDENTIAL: json.dumps(dict(spec.credential))}))
+        try:
+            made = await modal.Sandbox.create.aio(
+                *_entrypoint(spec),
+                app=app,
+                name=spec.name,
+                tags={**spec.tags, CREATED_TAG: str(int(time.time()))},
+                image=image.build(self.settings),
+                secrets=secrets,
+                timeout=int(spec.timeout_s),
+                workdir=image.WORKSPACE,
+                volumes={str(_task_dir(spec.name)): self._task_volume(spec.name)},
+                unencrypted_ports=[SSH_PORT],
+                **_placement(spec, self.settings),
+            )
+        except bridge.raisable():
+            # the sandbox may exist all the same: the name was taken a moment ago, or the answer was lost
+            made = await self._existing(spec)
+            if made is None:
+                raise
+        return made.object_id
+
+    async def _existing(self, spec: SandboxSpec) -> Any:
+        """The sandbox that has the name, alive or dead; None where there is none, or one that never got a machine.
+
+        Only a sandbox with a GPU waits for one: this waits with it, and the SDK ends what waits when its process ends.
+        """
+        import modal
+
+        try:
+            found = await modal.Sandbox.from_name.aio(
+                self.settings.app, spec.name, environment_name=self.settings.environment, include_terminated=True
+            )
+        except modal.exception.NotFoundError:
+            return None
+        if spec.sizes.gpu:
+            if await found.poll.aio() is None:
+                await (await found.exec.aio("true")).wait.aio()
+            elif not await self._ran(spec.name):
+                return None
+        return found
+
+    async def _ran(self, name: str) -> bool:
+        """Whether a runner of this session ever left a trace."""
+        import modal
+
+        task, number = model.split_session(name)
+        try:
+            return bool(await self.volume(self.settings.volume).listdir.aio(f"tasks/{task}/sessions/{number}"))
+        except (modal.exception.NotFoundError, FileNotFoundError):
+            return False
+
+    async def _secret(self, entry: str) -> Any:
+        import modal
+
+        name, _, keys = entry.partition(":")
+        wanted = [key for key in keys.split(",") if key]
+        secret = modal.Secret.from_name(name, environment_name=self.settings.environment, required_keys=wanted)
+        try:
+            await secret.hydrate.aio()
+        except modal.exception.NotFoundError as raised:
+            hint = f"modal secret create {name} {' '.join(f'{key}=...' for key in wanted) or 'KEY=VALUE'}"
+            raise Refused("secret-missing", f"Modal has no such secret, or not its keys: {raised}.", hint) from raised
+        return secret
+
+    def _task_volume(self, name: str) -> Any:
+        task, _ = model.split_session(name)
+        return self.volume(self.settings.volume).with_mount_options(sub_path=f"tasks/{task}")
+
+    async def _list(self, owner: str) -> list[Listed]:
+        """Every page; the tags, which the SDK drops, are asked for each."""
+        import modal
+
+        app = await self.app()
+        running: AsyncIterator[Any] = modal.Sandbox.list.aio(app_id=app.app_id, tags={OWNER_TAG: owner})
+        few = asyncio.Semaphore(TAGS_AT_ONCE)
+
+        async def listed(sandbox: Any) -> Listed | None:
+            async with few:
+                try:
+                    tags = await sandbox.get_tags.aio()
+                except modal.exception.NotFoundError:
+                    return None  # it ended since
+            return Listed(self._handle(tags.get("session", ""), sandbox.object_id), tags, _created(tags))
+
+        found = await asyncio.gather(*[listed(sandbox) async for sandbox in running])
+        return [one for one in found if one]
+
+
+def _check(spec: SandboxSpec) -> None:
+    """Refuse what can never work before anything is asked."""
+    gpu = (spec.sizes.gpu or "").partition(":")[0].upper()
+    if gpu and gpu not in GPUS:
+        raise Refused("gpu-unavailable", f"Modal has no GPU {spec.sizes.gpu!r}.", f"--gpu {' | '.join(GPUS)}")
+    if not 0 < spec.timeout_s <= LONGEST_HOURS * 3600:
+        raise Refused(
+            "timeout-too-long",
+            f"A Modal sandbox lives {LONGEST_HOURS:g} hours at most; {spec.timeout_s / 3600:g} were asked for.",
+            f"--timeout-hours {LONGEST_HOURS:g}",
+        )
+
+
+def _created(tags: Mapping[str, str]) -> str | None:
+    """When it was asked for, as our own tag says."""
+    seconds = tags.get(CREATED_TAG, "")
+    return model.timestamp(datetime.fromtimestamp(int(seconds), UTC)) if seconds.isdigit() else None
+
+
+def _pending(spec: SandboxSpec, waited: float) -> Unreachable:
+    if spec.sizes.gpu:
+        what = f"Modal has had no {spec.sizes.gpu} for {waited:.0f} s; it is still being asked for, nothing runs yet"
+        return Unreachable("provider-pending", f"{what}.", "wait, or another --gpu or --region")
+    what = f"Modal has not started the sandbox after {waited:.0f} s (a first image takes minutes); it goes on"
+    return Unreachable("provider-pending", f"{what}.", "parhelia status")
+
+
+def _task_dir(name: str) -> PurePosixPath:
+    return MOUNT / model.split_session(name)[0]
+
+
+def _entrypoint(spec: SandboxSpec) -> list[str]:
+    task_dir, number = _task_dir(spec.name), model.split_session(spec.name)[1]
+    words = [image.PYTHON, "-m", "parhelia_mcp.inside", str(task_dir), str(number), "--workspace", image.WORKSPACE]
+    return [*words, "--credential-env", "--ssh-port", str(SSH_PORT)]
+
+
+def _placement(spec: SandboxSpec, settings: ModalSettings) -> dict[str, Any]:
+    """Sizes as (request, limit), both the same: what is reserved is what can be used and what is paid."""
+    memory = int(spec.sizes.memory_gb * 1024)
+    placement: dict[str, Any] = {"cpu": (spec.sizes.cpu, spec.sizes.cpu), "memory": (memory, memory)}
+    if spec.sizes.gpu:
+        model_name, colon, count = spec.sizes.gpu.upper().partition(":")
+        placement["gpu"] = ALIASES.get(model_name, model_name) + colon + count
+    if region := spec.region or settings.region:
+        placement["region"] = region
+    if settings.cloud:
+        placement["cloud"] = settings.cloud
+    return placement

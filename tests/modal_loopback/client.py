@@ -1,0 +1,88 @@
+"""The loopback as a test uses it: a process to start, pull levers of, freeze and end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Loopback:
+    """A running server; `env` is what makes the SDK in another process talk to it."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        port_file = folder / "port.json"
+        with (folder / "server.log").open("wb") as log:
+            command = [sys.executable, "-m", "tests.modal_loopback", "--state", str(folder / "state")]
+            self.process = subprocess.Popen(
+                [*command, "--port-file", str(port_file), *options],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        limit = time.monotonic() + 60
+        while not port_file.exists():
+            if self.process.poll() is not None or time.monotonic() > limit:
+                raise RuntimeError((folder / "server.log").read_text())
+            time.sleep(0.01)
+        ports = json.loads(port_file.read_text())
+        self.http = f"http://127.0.0.1:{ports['http']}"
+        self.isolated: bool = ports["isolated"]
+        self.state = folder / "state"
+        self.env = {
+            "MODAL_SERVER_URL": f"http://127.0.0.1:{ports['grpc']}",
+            "MODAL_TOKEN_ID": "ak-loopback",
+            "MODAL_TOKEN_SECRET": "as-loopback",
+            "MODAL_CONFIG_PATH": os.devnull,
+            "NO_PROXY": "127.0.0.1",
+        }
+
+    def faults(self, *rules: dict[str, Any]) -> None:
+        """Put these rules in force instead of the ones before; none: nothing fails."""
+        self._post("/faults", list(rules))
+
+    def record(self) -> dict[str, Any]:
+        """`seen` (RPC -> count), `unimplemented`, `living` (names) and `sandboxes`."""
+        with urllib.request.urlopen(f"{self.http}/calls", timeout=10) as answer:
+            return json.load(answer)
+
+    def vanish(self, name: str) -> None:
+        self._post(f"/vanish/{name}")
+
+    def expire(self, image: str) -> None:
+        self._post(f"/expire/{image}")
+
+    def machines(self, present: bool) -> None:
+        self._post(f"/machines/{'on' if present else 'off'}")
+
+    def secret(self, name: str, **keys: str) -> None:
+        self._post(f"/secret/{name}", keys)
+
+    def egress(self, port: int) -> None:
+        """Let sandboxes that start from now on reach this port of the machine."""
+        self._post(f"/egress/{port}")
+
+    def crowd(self, owner: str, count: int) -> None:
+        """Have `count` sandboxes of `owner` that run nothing."""
+        self._post(f"/crowd/{owner}/{count}")
+
+    def _post(self, path: str, body: Any = None) -> None:
+        request = urllib.request.Request(self.http + path, data=json.dumps(body).encode(), method="POST")
+        urllib.request.urlopen(request, timeout=10).close()
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
