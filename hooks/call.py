@@ -161,7 +161,9 @@ def options(words):
     return positional, named
 
 
-FLAGS = frozenset("json wait dry-run interactive d yes force terminate apply stat help verbose info-only run fix".split())
+FLAGS = frozenset(
+    "json wait dry-run interactive d yes force terminate apply stat help verbose info-only run fix".split()
+)
 
 
 def parhelia(event):

@@ -37,7 +37,9 @@ def reason(verb, arguments):
         task = str((arguments.get("words") or [arguments.get("id") or ""])[0])
         if checkpointed(task):
             return None
-        return f"ends {task or 'it'}, which has no checkpoint on this machine: files it has not handed back may be lost."
+        return (
+            f"ends {task or 'it'}, which has no checkpoint on this machine: files it has not handed back may be lost."
+        )
     if verb == "cleanup":
         return ASKS[verb] if "terminate" in arguments else None
     if verb == "checkpoint restore":

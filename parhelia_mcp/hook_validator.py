@@ -1,0 +1,110 @@
+"""Whether the hooks of Claude Code will act as written. Claude Code itself stays silent when they do not.
+
+    from parhelia.hook_validator import HookValidator; print(HookValidator().validate())
+
+Standard library only, because it also runs at the start of every session. Verdicts were compared with what the real
+client does for a table of configurations: tests/plugin/test_differential.py.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from parhelia_mcp.hook_validation import commands, dry_run, repair, shape
+from parhelia_mcp.hook_validation.model import Finding, Hook, Report, Source
+from parhelia_mcp.hook_validation.sources import Place, load, parsed, sources
+
+__all__ = ["Finding", "HookValidator", "Report"]
+
+
+class HookValidator:
+    """The hooks a project gets: managed, user, project and local settings, and every enabled plugin."""
+
+    def __init__(
+        self, *, home: Path | None = None, project: Path | None = None, environ: Mapping[str, str] | None = None
+    ) -> None:
+        environ = os.environ if environ is None else environ
+        self._place = Place(home or Path.home(), project or Path.cwd(), environ)
+
+    def validate(self, *, run: bool = False) -> Report:
+        """Check every file and say what will not work. Never raises. `run` also executes each command hook once."""
+        try:
+            return self._validate(run)
+        except (OSError, ValueError, TypeError, RecursionError) as problem:
+            place = str(self._place.config)
+            fault = Finding("HK100", "error", place, "", f"The check itself failed: {problem}.", f"ls -la {place}")
+            return Report((fault,), (), 0)
+
+    def _validate(self, run: bool) -> Report:
+        read = sources(self._place)
+        hooks: list[Hook] = []
+        findings: list[Finding] = []
+        for source in read:
+            data, fault = load(source)
+            if fault:
+                findings.append(fault)
+                continue
+            loaded, faults = shape.check(source, data)
+            hooks += loaded
+            findings += faults
+        for hook in hooks:
+            faults = list(commands.check(hook, self._place)) if hook.command else []
+            if run and not any(fault.severity == "error" for fault in faults):
+                faults += dry_run.check(hook, self._place)
+            findings += faults
+        findings += _duplicates(hooks)
+        findings += _untracked(hooks, self._place.project)
+        findings += self._around(read, hooks)
+        order = {"error": 0, "warning": 1, "info": 2}
+        findings.sort(key=lambda finding: order[finding.severity])
+        return Report(tuple(findings), tuple(str(source.path) for source in read), len(hooks))
+
+    def _around(self, read: list[Source], hooks: list[Hook]) -> Iterator[Finding]:
+        """What is not in the hooks' own text: policy, the client itself, places that are not checked."""
+        for source in read:
+            data = parsed(source.path) if source.kind == "managed" else None
+            if isinstance(data, dict) and data.get("allowManagedHooksOnly") is True:
+                what = "Policy on this machine allows only its own hooks; all others do not run."
+                yield Finding("HK170", "info", str(source.path), "/allowManagedHooksOnly", what, "ask who manages it")
+        if hooks and not shutil.which("claude", path=self._place.environ.get("PATH")):
+            what = "No `claude` is on the PATH here, so its version was not looked at."
+            yield Finding("HK171", "info", hooks[0].source.path.as_posix(), "", what, "claude --version")
+        for folder in (self._place.config, self._place.project / ".claude"):
+            for page in sorted([*folder.glob("agents/*.md"), *folder.glob("skills/*/SKILL.md")]):
+                head = page.read_text(errors="replace").split("\n---", 1)[0]
+                if "\nhooks:" in head:
+                    what = "It has hooks of its own in its front matter; they are not checked."
+                    yield Finding("HK172", "info", str(page), "", what, "read them")
+
+    def fix(self) -> list[tuple[Path, Path]]:
+        """Rewrite bare paths as hooks in every file of the user and the project: `(file, backup)` for each changed."""
+        own = [source for source in sources(self._place) if source.kind in ("user", "project", "local")]
+        return [(source.path, backup) for source in own if (backup := repair.fix(source))]
+
+
+def _duplicates(hooks: list[Hook]) -> Iterator[Finding]:
+    seen: dict[tuple[str, str, str], Hook] = {}
+    for hook in hooks:
+        key = (hook.event, hook.matcher, hook.command)
+        first = seen.setdefault(key, hook) if hook.command else hook
+        if first is not hook:
+            what = f"The same hook stands in {first.source.path}#{first.pointer}."
+            yield hook.finding("HK150", "warning", what, "remove one of the two", field="")
+
+
+def _untracked(hooks: list[Hook], project: Path) -> Iterator[Finding]:
+    """Hooks that come with the project but not from its git history, so nobody has reviewed them."""
+    pages = {hook.source.path for hook in hooks if hook.source.kind == "project"}
+    for page in sorted(pages):
+        command = ["git", "-C", str(project), "ls-files", "--error-unmatch", "--", str(page)]
+        try:
+            known = subprocess.run(command, capture_output=True, timeout=5, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return
+        if known.returncode == 1:
+            what = "These hooks are not in git: they came from somewhere else."
+            yield Finding("HK141", "info", str(page), "/hooks", what, f"read them, then: git add {page}")
