@@ -7,7 +7,6 @@ import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,7 +69,9 @@ CASES: dict[str, Case] = {
         lambda g: pre(group(g)), "HK133", guard='open("GUARDED", "w")\nraise SystemExit(2)\n', name="guard.py"
     ),
     "interpreter missing": Case(lambda g: pre(group("python9 " + g)), "HK134"),
-    "space in an unquoted path": Case(lambda g: pre(group("$CLAUDE_PROJECT_DIR/guard.sh")), "HK137", project="my project"),
+    "space in an unquoted path": Case(
+        lambda g: pre(group("$CLAUDE_PROJECT_DIR/guard.sh")), "HK137", project="my project"
+    ),
 }
 
 
