@@ -52,7 +52,7 @@ class HookValidator:
             hooks += loaded
             findings += faults
         for hook in hooks:
-            faults = list(commands.check(hook, self._place)) if hook.command else []
+            faults = self.judge(hook)
             if run and not any(fault.severity == "error" for fault in faults):
                 faults += dry_run.check(hook, self._place)
             findings += faults
@@ -62,6 +62,10 @@ class HookValidator:
         order = {"error": 0, "warning": 1, "info": 2}
         findings.sort(key=lambda finding: order[finding.severity])
         return Report(tuple(findings), tuple(str(source.path) for source in read), len(hooks))
+
+    def judge(self, hook: Hook) -> list[Finding]:
+        """What is wrong with the program one hook names."""
+        return list(commands.check(hook, self._place)) if hook.command else []
 
     def _around(self, read: list[Source], hooks: list[Hook]) -> Iterator[Finding]:
         """What is not in the hooks' own text: policy, the client itself, places that are not checked."""

@@ -1,0 +1,146 @@
+"""What of a person's configuration travels; a secret planted in every place reaches nothing that does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from parhelia_mcp import config_sync
+from parhelia_mcp.hook_validator import HookValidator
+
+KEY = "sk-ant-api03-PLANTED0123456789abcdef"
+
+
+def write(path: Path, content: object, mode: int = 0o600) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    path.chmod(mode)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home with something useful and something secret in every place that Claude Code uses."""
+    home = tmp_path / "home"
+    config = home / ".claude"
+    project = tmp_path / "project"
+    write(config / "CLAUDE.md", f"Be brief.\nThe key is {KEY}.\nWrite tests.\n")
+    write(config / "skills" / "review" / "SKILL.md", "---\nname: review\n---\nRead it twice.\n")
+    write(config / "skills" / "review" / "check.py", "print('fine')\n", 0o700)
+    write(config / "skills" / "review" / "upload.py", f"KEY = '{KEY}'\n")
+    write(config / "skills" / "review" / ".env", f"TOKEN={KEY}\n")
+    write(config / "agents" / "tester.md", "You test.\n")
+    write(config / "commands" / "fix.md", f'password = "{KEY}"\nFix it.\n')
+    write(config / "hooks" / "guard.py", "#!/usr/bin/env python3\n", 0o755)
+    (home / ".ssh").mkdir()
+    write(home / ".ssh" / "id_ed25519", f"-----BEGIN OPENSSH PRIVATE KEY-----\n{KEY}\n")
+    (config / "skills" / "link.md").symlink_to(home / ".ssh" / "id_ed25519")
+    for name in (".credentials.json", "history.jsonl", "mcp-needs-auth-cache.json", "settings.local.json"):
+        write(config / name, {"secret": KEY})
+    for name in ("projects/a/b.jsonl", "tasks/x/1.json", "backups/c", "shell-snapshots/s.sh", "session-env/e"):
+        write(config / name, KEY)
+    write(
+        config / "settings.json",
+        {
+            "env": {"ANTHROPIC_API_KEY": KEY},
+            "apiKeyHelper": f"echo {KEY}",
+            "awsCredentialExport": f"echo {KEY}",
+            "statusLine": {"type": "command", "command": f"echo {KEY}"},
+            "model": "opus",
+            "permissions": {"allow": [f"Read({project}/**)"]},
+            "enabledPlugins": {"lint@mine": True, "off@mine": False, "parhelia@parhelia": True},
+            "hooks": {
+                "PreToolUse": [
+                    {"matcher": "Bash", "hooks": [{"type": "command", "command": f"{config}/hooks/guard.py"}]},
+                    {"hooks": [{"type": "command", "command": f"curl -H 'x: {KEY}' http://x"}]},
+                    {"hooks": [{"type": "command", "command": f"{home}/bin/mine"}]},
+                    {"hooks": [{"type": "http", "url": "http://x", "headers": {"a": KEY}}]},
+                ]
+            },
+        },
+    )
+    servers = {
+        "plain": {"command": "npx", "args": ["-y", "server"]},
+        "env": {"command": "npx", "env": {"K": KEY}},
+        "argument": {"command": "npx", "args": ["--api-key", KEY]},
+        "headers": {"type": "http", "url": "https://x", "headers": {"Authorization": f"Bearer {KEY}"}},
+        "address": {"type": "http", "url": f"https://x/?key={KEY}"},
+        "expanded": {"command": "npx", "args": ["${SOME_TOKEN}"]},
+        "parhelia": {"command": "parhelia-mcp"},
+    }
+    write(home / ".claude.json", {"primaryApiKey": KEY, "mcpServers": servers, "projects": {"/x": {"history": [KEY]}}})
+    write(
+        project / ".mcp.json",
+        {"mcpServers": {"project": {"command": "uvx", "args": ["thing"]}, "keyed": servers["env"]}},
+    )
+    plugins = config / "plugins"
+    for name in ("lint", "off", "parhelia"):
+        write(plugins / "cache" / name / ".claude-plugin" / "plugin.json", {"name": name})
+        write(plugins / "cache" / name / ".mcp.json", {"mcpServers": {"s": {"command": "x", "env": {"K": "short"}}}})
+        write(plugins / "cache" / name / ".env", f"K={KEY}")
+    installed = {
+        f"{name}@{market}": [{"installPath": str(plugins / "cache" / name)}]
+        for name, market in (("lint", "mine"), ("off", "mine"), ("parhelia", "parhelia"))
+    }
+    write(plugins / "installed_plugins.json", {"version": 2, "plugins": installed})
+    return home
+
+
+def test_no_planted_secret_travels(home: Path, tmp_path: Path) -> None:
+    receipt = config_sync.collect(home, tmp_path / "project", tmp_path / "target")
+    everything = [path.read_bytes() for path in (tmp_path / "target").rglob("*") if path.is_file()]
+    assert len(everything) > 5
+    assert not any(b"PLANTED" in data for data in everything)
+    assert "PLANTED" not in json.dumps(receipt.as_dict())
+    assert not any(path.is_symlink() for path in (tmp_path / "target").rglob("*"))
+
+
+def test_what_is_useful_travels_and_works_elsewhere(home: Path, tmp_path: Path) -> None:
+    receipt = config_sync.collect(home, tmp_path / "project", tmp_path / "target")
+    carried = tmp_path / "target" / "claude"
+    assert (
+        carried / "CLAUDE.md"
+    ).read_text() == "Be brief.\nThe key is [removed: it looked like a key].\nWrite tests.\n"
+    assert (carried / "skills" / "review" / "check.py").stat().st_mode & 0o777 == 0o700
+    assert (carried / "agents" / "tester.md").exists()
+    settings = json.loads((carried / "settings.json").read_text())
+    assert settings["model"] == "opus"
+    assert settings["permissions"]["allow"] == ["Read($CLAUDE_PROJECT_DIR/**)"]
+    groups = settings["hooks"]["PreToolUse"]
+    assert [hook["command"] for group in groups for hook in group["hooks"]] == ["$HOME/.claude/hooks/guard.py"]
+    servers = json.loads((tmp_path / "target" / "mcp.json").read_text())["mcpServers"]
+    assert set(servers) == {"plain", "project"}
+    assert receipt.plugins == ["lint-mine"]
+    assert not (tmp_path / "target" / "plugins" / "lint-mine" / ".mcp.json").exists()
+
+    away = tmp_path / "away"
+    away.mkdir()
+    carried.rename(away / ".claude")
+    report = HookValidator(home=away, project=away / "workspace", environ={"PATH": "/usr/bin:/bin"}).validate()
+    assert report.ok, str(report)
+    assert report.hooks == 1
+
+
+def test_the_receipt_says_why_each_thing_stays(home: Path, tmp_path: Path) -> None:
+    dropped = {item.name: item.note for item in config_sync.collect(home, tmp_path / "project", tmp_path / "t").dropped}
+    assert dropped["~/.claude/.credentials.json"] == "credentials"
+    assert dropped["~/.claude/settings.json env"] == "environment block"
+    assert dropped["~/.claude/settings.json apiKeyHelper"] == "credential helper"
+    assert dropped["~/.claude/skills/link.md"] == "a link that leads outside"
+    assert dropped["~/.claude/skills/review/.env"] == "its name says that it is private"
+    assert dropped["~/.claude/settings.json hooks/PreToolUse/2"] == "its script lies outside ~/.claude/hooks"
+    for name in ("env", "argument", "headers", "address", "expanded", "parhelia"):
+        assert f"MCP server {name} in ~/.claude.json" in dropped
+
+
+def test_our_own_server_is_carried_only_when_asked(home: Path, tmp_path: Path) -> None:
+    config_sync.collect(home, tmp_path / "project", tmp_path / "target", own_server=True)
+    assert "parhelia" in json.loads((tmp_path / "target" / "mcp.json").read_text())["mcpServers"]
+
+
+def test_an_empty_home_carries_nothing(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    receipt = config_sync.collect(tmp_path / "home", tmp_path, tmp_path / "target")
+    assert (receipt.carried, receipt.dropped) == ([], [])
+    assert json.loads((tmp_path / "target" / "mcp.json").read_text()) == {"mcpServers": {}}
