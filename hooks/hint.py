@@ -76,12 +76,11 @@ def said_before(session):
 
 
 def price(heavy):
-    rates = (budget() or {}).get("rates") or {}
-    wanted = ["cpu"] if heavy != "gpu" else ["cpu", "A10"]
-    if any(name not in rates for name in wanted):
+    rates = (budget() or {}).get("rates")
+    if not rates:
         return "its price: parhelia budget estimate" + (" --gpu A10" if heavy == "gpu" else " --cpu 16")
-    hourly = rates["cpu"] * (16 if heavy != "gpu" else 4) + (rates["A10"] if heavy == "gpu" else 0.0)
-    return f"about ${hourly:.2f} an hour on modal"
+    cores, gpu = (4, rates["gpu"]["A10"]) if heavy == "gpu" else (16, 0.0)
+    return f"about ${rates['cpu_core'] * cores + rates['memory_gb'] * 16 + gpu:.2f} an hour on modal"
 
 
 def advice(heavy, command):

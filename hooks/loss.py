@@ -25,9 +25,10 @@ def checkpointed(task):
     if len(task) != 13 or not ID.issuperset(task[5:]):
         return False
     try:
-        return bool(posix.listdir(home() + b"/tasks/" + task.encode() + b"/checkpoints"))
+        names = posix.listdir(home() + b"/tasks/" + task.encode() + b"/checkpoints/manifests")
     except OSError:
         return False
+    return any(name.endswith(b".json") and not name.startswith(b".") for name in names)
 
 
 def reason(verb, arguments):

@@ -12,7 +12,7 @@ from state import budget
 
 JUDGED = 42
 HOURS, CORES, GIB, TASK_USD = 4.0, 4.0, 16.0, 5.0  # what a task gets that names nothing else
-ALIASES = {"A10G": "A10"}
+ALIASES = {"A10G": "A10", "A100": "A100-80GB", "H100!": "H100", "B200+": "B300"}
 STARTS = frozenset(
     "submit;run;resume;recover resume;recover restart;checkpoint rollback;checkpoint restore".split(";"),
 )
@@ -23,21 +23,24 @@ def number(value, default):
 
 
 def estimate(arguments, runs_command, rates):
-    """The most the call can cost in dollars, or None where a price is not known here."""
-    tokens = 0.0 if runs_command else number(arguments.get("max_usd"), TASK_USD)
+    """The most the call can cost in dollars: a task's limit, for a command the price of its whole time if that is less."""
+    limit = number(arguments.get("max_usd"), TASK_USD)
+    if not runs_command or not rates:
+        return limit
     gpu = (arguments.get("gpu") or "").upper()
-    kind, _, count = ALIASES.get(gpu, gpu).partition(":")
-    if kind == "NONE":
-        kind = ""
-    if arguments.get("provider") == "local" or not (kind or arguments.get("provider")):
-        hourly = rates.get("local", 0.0)
-    elif "cpu" not in rates or (kind and kind not in rates):
-        return None
+    if arguments.get("provider") == "local" or not (gpu or arguments.get("provider")):
+        hourly = rates["local"]
     else:
-        hourly = rates["cpu"] * number(arguments.get("cpu"), CORES)
-        hourly += rates.get("memory", 0.0) * number(arguments.get("memory"), GIB)
-        hourly += rates[kind] * number(count, 1.0) if kind else 0.0
-    return tokens + hourly * number(arguments.get("timeout_hours"), HOURS)
+        hourly = rates["cpu_core"] * number(arguments.get("cpu"), CORES)
+        hourly += rates["memory_gb"] * number(arguments.get("memory"), GIB)
+        hourly += gpu_price(gpu, rates["gpu"]) if gpu else 0.0
+    return min(limit, hourly * number(arguments.get("timeout_hours"), HOURS))
+
+
+def gpu_price(gpu, table):
+    """Of `NAME` or `NAME:COUNT`; the dearest for a name that the table lacks."""
+    name, _, count = gpu.partition(":")
+    return table.get(name, table.get(ALIASES.get(name), max(table.values()))) * number(count, 1.0)
 
 
 def judge_start(verb, arguments, numbers):
@@ -46,19 +49,18 @@ def judge_start(verb, arguments, numbers):
     left = ceiling - spent - held
     runs_command = verb == "run" or bool(arguments.get("command"))
     cost = estimate(arguments, runs_command, numbers.get("rates") or {})
-    asks = f"what this {verb} costs is not known here" if cost is None else f"this {verb} may cost up to ${cost:.2f}"
     text = (
-        f"Parhelia: {asks}; ${max(left, 0):.2f} of ${ceiling:.2f} is left (${spent:.2f} spent, ${held:.2f} reserved)."
+        f"Parhelia: this {verb} may cost up to ${cost:.2f}; ${max(left, 0):.2f} of ${ceiling:.2f} is left "
+        f"(${spent:.2f} spent, ${held:.2f} reserved)."
     )
     if cost == 0.0 and arguments.get("provider") == "local":
         return None, text
-    needed = cost or 0.0
-    if left <= 0 or needed > left:
+    if left <= 0 or cost > left:
         return "deny", (
             f"{text} Nothing was started. To free some: parhelia list --status running, then parhelia session kill ID. "
-            f"Only the user raises the ceiling, in their own terminal: parhelia budget set {spent + held + needed + 1:.0f}"
+            f"Only the user raises the ceiling, in their own terminal: parhelia budget set {spent + held + cost + 1:.0f}"
         )
-    if spent + held + needed > ceiling * float(numbers.get("warning_threshold", 0.8)):
+    if spent + held + cost > ceiling * float(numbers.get("warning_threshold", 0.8)):
         return "ask", text + " That is above the warning threshold."
     return None, text
 

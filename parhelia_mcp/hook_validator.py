@@ -30,6 +30,11 @@ class HookValidator:
         environ = os.environ if environ is None else environ
         self._place = Place(home or Path.home(), project or Path.cwd(), environ)
 
+    @property
+    def user_settings(self) -> Path:
+        """The file with the person's own settings, there or not."""
+        return self._place.config / "settings.json"
+
     def validate(self, *, run: bool = False) -> Report:
         """Check every file and say what will not work. Never raises. `run` also executes each command hook once."""
         try:

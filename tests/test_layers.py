@@ -25,6 +25,7 @@ LAYERS = (  # from the ground up: a module may import its own layer and those be
         "config_sync",
         "hook_validator",
         "hook_validation",
+        "hook_install",
     ),
     ("verbs", "render"),
     ("cli", "mcp_server", "__main__"),

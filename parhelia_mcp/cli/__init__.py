@@ -30,6 +30,7 @@ TABLE = {  # command -> module of this package : attribute
     "checkpoint": "keep:checkpoint",
     "resume": "keep:resume",
     "budget": "money:budget",
+    "hooks": "hooks:hooks",
     "config": "setup:config",
     "init": "setup:init",
     "watch": "live:watch",

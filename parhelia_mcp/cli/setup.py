@@ -25,6 +25,16 @@ def config_show(as_json: bool) -> None:
     _show(as_json)
 
 
+@config.command("diff")
+@as_json
+def config_diff(as_json: bool) -> None:
+    """What of your Claude Code configuration travels into a session, and what stays, and why."""
+    from parhelia_mcp.verbs import config_diff as verb
+
+    result = verb.run(Context(), verb.Request())
+    show(result, render.config_diff(result), as_json)
+
+
 def _show(as_json: bool) -> None:
     from parhelia_mcp.verbs import config as verb
 

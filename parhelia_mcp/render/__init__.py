@@ -2,7 +2,7 @@
 
 from parhelia_mcp.render.keep import checkpoint, checkpoints, difference, removed, resumed, verified
 from parhelia_mcp.render.look import log_line, status, task, tasks
-from parhelia_mcp.render.settings import budget, ceiling, config, estimate, history, init
+from parhelia_mcp.render.settings import budget, ceiling, config, config_diff, estimate, history, hooks, init
 from parhelia_mcp.render.text import (
     FIRST_STEPS,
     age,
@@ -31,9 +31,11 @@ __all__ = [
     "checkpoints",
     "colour",
     "config",
+    "config_diff",
     "difference",
     "estimate",
     "history",
+    "hooks",
     "init",
     "killed",
     "left",

@@ -102,3 +102,17 @@ def config(result: verbs.config.Result) -> str:
             rows.append((name, json.dumps(value, ensure_ascii=False), result.sources.get(name, "default")))
     faults = "".join(f"\n{colour('broken', 31)}: {clean(fault)}" for fault in result.faults)
     return f"home: {result.home}\n" + table(("KEY", "VALUE", "FROM"), rows) + faults
+
+
+def config_diff(result: verbs.config_diff.Result) -> str:
+    rows = [
+        (how, clean(item.name), clean(item.note))
+        for how, items in (("travels", result.carried), ("changed", result.rewritten), ("stays", result.dropped))
+        for item in items
+    ]
+    return table(("", "WHAT", "WHY"), rows) or "Nothing of yours is there to travel."
+
+
+def hooks(result: verbs.hooks.Result) -> str:
+    was = [f"rewrote {file.file}" + (f"; before: {file.backup}" if file.backup else "") for file in result.changed]
+    return clean("\n".join([*was, result.text]))

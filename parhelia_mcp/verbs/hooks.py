@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
 from parhelia_mcp import hook_install
+from parhelia_mcp.context import Context
 from parhelia_mcp.hook_validator import HookValidator
 
 
@@ -41,21 +40,19 @@ class Result(BaseModel):
     findings: list[Finding]
     files: list[str]
     hooks: int
-    changed: list[Change] = []
-    text: str = Field("", exclude=True)  # for people; JSON has the same in parts
+    changed: list[Change]
+    text: str = Field(exclude=True)  # for people; JSON has the same in parts
 
 
-def run(ctx: Any, request: Request) -> Result:
-    """Do what was asked and then validate; `ok` false is broken hooks (exit 2). Needs no configuration of ours."""
-    validator = HookValidator()
+def run(ctx: Context, request: Request) -> Result:
+    """Do what was asked and then validate; `ok` false is broken hooks. Needs no configuration of ours."""
+    validator = HookValidator(home=ctx.user_home, project=ctx.cwd, environ=ctx.environ)
     changed: list[Change] = []
     if request.action == "install":
-        folder = os.environ.get("CLAUDE_CONFIG_DIR") or Path.home() / ".claude"
-        done = hook_install.install(Path(folder) / "settings.json")
+        done = hook_install.install(validator.user_settings)
         if done.changed:
             changed = [Change(file=str(done.settings), backup=str(done.backup) if done.backup else None)]
     elif request.fix:
         changed = [Change(file=str(file), backup=str(backup)) for file, backup in validator.fix()]
     report = validator.validate(run=request.run)
-    lines = [f"Rewrote {change.file}" + (f" (before: {change.backup})" * bool(change.backup)) for change in changed]
-    return Result(**report.as_dict(), changed=changed, text="\n".join([*lines, str(report)]))
+    return Result(**report.as_dict(), changed=changed, text=str(report))

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests import setup
+from tests.claude_client import claude_path
+from tests.fake_api import fake_api, say, use
 
 Call = tuple[str, Mapping[str, Any]]  # tool name and input
 
@@ -52,71 +50,6 @@ def _blocks(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield from message["content"]
 
 
-def _reply(request: Mapping[str, Any], calls: list[Call]) -> dict[str, Any]:
-    """The next scripted call, or the last word once every call has its result."""
-    done = sum(block["type"] == "tool_result" for block in _blocks(request))
-    if not request.get("tools") or done >= len(calls):
-        return {"type": "text", "text": "all done"}
-    name, given = calls[done]
-    return {"type": "tool_use", "id": f"toolu_{done:04}", "name": name, "input": dict(given)}
-
-
-def _events(block: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
-    usage = {"input_tokens": 10, "output_tokens": 5, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
-    head = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-opus-4-8", "content": []}
-    yield {"type": "message_start", "message": {**head, "stop_reason": None, "stop_sequence": None, "usage": usage}}
-    if block["type"] == "text":
-        opened, delta, stop = {**block, "text": ""}, {"type": "text_delta", "text": block["text"]}, "end_turn"
-    else:
-        opened, stop = {**block, "input": {}}, "tool_use"
-        delta = {"type": "input_json_delta", "partial_json": json.dumps(block["input"])}
-    yield {"type": "content_block_start", "index": 0, "content_block": opened}
-    yield {"type": "content_block_delta", "index": 0, "delta": delta}
-    yield {"type": "content_block_stop", "index": 0}
-    yield {"type": "message_delta", "delta": {"stop_reason": stop, "stop_sequence": None}, "usage": usage}
-    yield {"type": "message_stop"}
-
-
-@contextmanager
-def scripted_api(calls: list[Call]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Base URL of a Messages API that makes `calls` one after the other, and the requests it received."""
-    requests: list[dict[str, Any]] = []
-
-    class Endpoint(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_HEAD(self) -> None:
-            self.send_response(200)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def do_POST(self) -> None:
-            request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            requests.append(request)
-            frames = (
-                f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in _events(_reply(request, calls))
-            )
-            body = "".join(frames).encode()
-            self.send_response(200)
-            self.send_header("content-type", "text/event-stream")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", requests
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 def environment(home: Path, url: str = "http://127.0.0.1:9") -> dict[str, str]:
     """All that the client may see of this machine."""
     return {
@@ -143,12 +76,12 @@ def run_claude(
     home.mkdir(parents=True, exist_ok=True)
     project.mkdir(parents=True, exist_ok=True)
     mode = ["--dangerously-skip-permissions"] if bypass else []
-    command = [setup.claude(), "-p", "--output-format", "stream-json", "--verbose", *mode, *args, "--", prompt]
-    with scripted_api(calls) as (url, requests):
+    command = [claude_path(), "-p", "--output-format", "stream-json", "--verbose", *mode, *args, "--", prompt]
+    with fake_api([*(use(name, **given) for name, given in calls), say("all done")]) as api:
         done = subprocess.run(
             command,
             cwd=project,
-            env={**environment(home, url), **(env or {})},
+            env={**environment(home, api.url), **(env or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -156,4 +89,4 @@ def run_claude(
             check=False,
         )
     events = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    return Run(done.returncode, done.stderr, events, requests)
+    return Run(done.returncode, done.stderr, events, [seen.body for seen in api.messages])

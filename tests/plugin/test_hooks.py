@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from parhelia_mcp import prices
 from tests import setup
 
 RUN = setup.ROOT / "hooks" / "run"
 NUMBERS = {"seq": 9, "ceiling_usd": 25, "spent_usd": 10, "reserved_usd": 2, "warning_threshold": 0.8}
-RATES = {"cpu": 0.1, "memory": 0.02, "A10": 1.1, "H100": 4.0, "local": 0.0}
+RATES = prices.rates()  # an hour of 4 cores, 16 GiB: $0.95; of an A10: $1.10
 
 
 @pytest.fixture
@@ -68,9 +69,11 @@ def said(name: str, stdin: str, state: Path, **environ: str) -> tuple[str, str]:
         ("parhelia submit 'do it'", "context", ("$5.00", "$13.00 of $25.00")),
         ("parhelia submit 'do it' --max-usd 9", "ask", ("$9.00", "above the warning threshold")),
         ("parhelia submit 'do it' --max-usd=14", "deny", ("$14.00", "$13.00 of $25.00", "parhelia budget set")),
-        ("cd x && sudo parhelia --json submit go --gpu A10G --provider modal", "ask", ("$12.28",)),
-        ("parhelia run --gpu H100 --provider modal -- python train.py", "deny", ("$18.88",)),
-        ("parhelia run --gpu L4 --provider modal -- true", "context", ("not known here",)),
+        ("cd x && sudo parhelia --json submit go --gpu A10G --provider modal", "context", ("$5.00",)),
+        ("parhelia run --gpu A10G --provider modal --max-usd 50 -- python train.py", "ask", ("$8.23",)),
+        ("parhelia run --gpu H100:2 --provider modal --max-usd 50 -- python train.py", "deny", ("$35.41",)),
+        ("parhelia run --gpu A10 --timeout-hours 0.5 --provider modal -- true", "context", ("$1.03",)),
+        ("parhelia run --gpu NEW --timeout-hours 0.5 --provider modal -- true", "context", ("$4.03",)),
         ("parhelia run --provider local -- make", "context", ("$0.00",)),
         ("parhelia resume task-abcdefgh", "context", ("$5.00",)),
         ("parhelia checkpoint rollback cp-00000000", "context", ("$5.00",)),
@@ -99,7 +102,7 @@ def test_the_spending_guard_judges_shell_commands(
     [
         ("submit", {"prompt": "x", "max_usd": 1}, "context"),
         ("submit", {"prompt": "x", "max_usd": 20}, "deny"),
-        ("submit", {"command": ["make"], "gpu": "H100", "provider": "modal"}, "deny"),
+        ("submit", {"command": ["make"], "gpu": "H100", "provider": "modal", "max_usd": 30}, "deny"),
         ("recover", {"id": "task-abcdefgh", "action": "restart"}, "context"),
         ("recover", {"id": "task-abcdefgh", "action": "diagnose"}, "silent"),
         ("recover", {"id": "task-abcdefgh"}, "silent"),
@@ -188,9 +191,9 @@ def test_broken_advice_lets_the_call_pass(fault: str, state: Path) -> None:
     ],
 )
 def test_the_work_loss_guard_asks_before_work_is_lost(call: str, asks: bool, state: Path) -> None:
-    kept = state / "tasks" / "task-kept0000" / "checkpoints"
+    kept = state / "tasks" / "task-kept0000" / "checkpoints" / "manifests"
     kept.mkdir(parents=True)
-    (kept / "one").write_text("")
+    (kept / "00.json").write_text("")
     assert said("loss", call, state)[0] == ("ask" if asks else "silent")
 
 

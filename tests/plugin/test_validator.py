@@ -6,6 +6,7 @@ import json
 import stat
 import subprocess
 import sys
+import time
 import venv
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from parhelia_mcp.errors import Usage
 from parhelia_mcp.hook_validation.shape import check
 from parhelia_mcp.hook_validation.sources import Source
 from parhelia_mcp.hook_validator import HookValidator, Report
-from parhelia_mcp.verbs import hooks
 from tests import setup
+from tests.front import Front
 
 ONE_LINER = "from parhelia.hook_validator import HookValidator; v = HookValidator(); print(v.validate())"
 ENVIRON = {"PATH": "/usr/bin:/bin"}
@@ -124,8 +125,14 @@ def test_a_dry_run_touches_neither_home_nor_project_and_leaves_nothing_running(t
     assert not (tmp_path / "here").exists()
     assert not (tmp_path / "home").exists()
     child = (tmp_path / "child").read_text().strip()
-    status = Path("/proc", child, "status")
-    assert not status.exists() or "State:\tZ" in status.read_text()
+    deadline = time.monotonic() + 5
+    while alive(child):
+        assert time.monotonic() < deadline
+
+
+def alive(pid: str) -> bool:
+    done = subprocess.run(["ps", "-o", "stat=", "-p", pid], capture_output=True, text=True, check=False)
+    return done.stdout.strip()[:1] not in ("", "Z")
 
 
 @pytest.mark.parametrize(
@@ -255,17 +262,20 @@ def test_install_leaves_a_file_alone_that_the_client_would_ignore(tmp_path: Path
     assert path.read_bytes() == before
 
 
-def test_the_verb_reports_what_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("CLAUDE_CONFIG_DIR", raising=False)
-    monkeypatch.chdir(tmp_path)
-    project_with(tmp_path, {"hooks": {"PreToolUse": [{"hooks": ["/bin/true"]}]}})
-    broken = hooks.run(None, hooks.Request())
-    assert (broken.ok, broken.findings[0].code) == (False, "HK110")
-    mended = hooks.run(None, hooks.Request(fix=True))
-    assert mended.ok
-    assert mended.text.startswith("Rewrote ")
-    installed = hooks.run(None, hooks.Request(action="install"))
-    assert installed.ok
-    assert installed.hooks == 4
-    assert Path(installed.changed[0].backup or "").exists()
+def test_the_command_line_validates_fixes_and_installs(front: Front) -> None:
+    project_with(front.cwd, {"hooks": {"PreToolUse": [{"hooks": ["/bin/true"]}]}})
+    assert "error[HK110]" in front.text("hooks", "validate", code=2)
+    assert front.text("hooks", "validate", "--fix", "--run").startswith(f"rewrote {front.cwd}")
+    installed = front.json("hooks", "install")
+    assert (installed["ok"], installed["hooks"]) == (True, 4)
+    assert front.json("hooks", "install")["changed"] == []
+
+
+def test_the_command_line_shows_what_travels(front: Front) -> None:
+    claude = front.user_home / ".claude"
+    claude.mkdir()
+    (claude / "CLAUDE.md").write_text("Be brief.")
+    (claude / "history.jsonl").write_text("{}")
+    shown = front.text("config", "diff")
+    assert "travels" in shown and "~/.claude/CLAUDE.md" in shown
+    assert front.json("config", "diff")["dropped"] == [{"name": "~/.claude/history.jsonl", "note": "history"}]
