@@ -213,6 +213,7 @@ def test_the_first_start_sets_up_once_and_the_next_one_has_the_tools(plugin: Pat
 
     again = run_claude(home, tmp_path / "work", [(f"{BOTH_NAMES[1]}status", {})], *load, env=env)
     assert "being set up" not in again.told
+    assert again.init["mcp_servers"] == [{"name": "plugin:parhelia:parhelia", "status": "connected"}]
     assert "the tool status ran" in again.tool_results()[0]
     assert len((home / "uv.log").read_text().splitlines()) == 2
 

@@ -1,0 +1,75 @@
+"""The skills: their commands are ones that the command line takes, and every symptom people search for leads somewhere."""
+
+from __future__ import annotations
+
+import re
+
+import click
+import pytest
+
+from parhelia_mcp.cli import parhelia
+from tests.plugin.skill_commands import Command, commands, pages
+
+SEARCHED = (
+    "No workers available",
+    "Checkpoint not found",
+    "Corrupted checkpoint",
+    "Connection refused",
+    "Connection reset",
+    "Container terminated",
+    "Permission errors",
+    "Dispatch times out",
+    "PENDING",
+    "RUNNING",
+    "OOM",
+)
+
+
+def parse(words: list[str]) -> None:
+    """Parse a command line down to its last subcommand without running anything. Raises what the command line would."""
+    command: click.Command = parhelia
+    context = click.Context(command, info_name="parhelia")
+    while isinstance(command, click.Group):
+        if command.invoke_without_command and (not words or words[0].startswith("-")):
+            break
+        assert words, "a subcommand is missing"
+        name, command, words = command.resolve_command(context, list(words))
+        context = click.Context(command, info_name=name, parent=context)
+    command.make_context(str(context.info_name), list(words), parent=context.parent)
+
+
+@pytest.mark.parametrize("command", commands(), ids=lambda command: f"{command.skill}: {command.text}")
+def test_a_command_in_a_skill_is_one_that_the_command_line_takes(command: Command) -> None:
+    parse(command.words)
+
+
+def test_there_are_commands_to_check_and_a_wrong_one_would_be_seen() -> None:
+    assert len(commands()) > 100
+    with pytest.raises(click.ClickException):
+        parse(["submit", "x", "--no-such-option"])
+
+
+def test_every_page_says_when_it_is_for_and_fits_a_screen_or_two() -> None:
+    for page in pages():
+        text = page.read_text()
+        head = re.fullmatch(r"---\nname: (\S+)\ndescription: (.+)\n---\n.*", text, re.DOTALL)
+        assert head, page
+        assert head[1] == page.parent.name
+        assert "Use " in head[2]
+        assert len(text.splitlines()) <= 120, page
+
+
+def test_what_people_search_for_leads_to_a_numbered_place() -> None:
+    (page,) = (page.read_text() for page in pages() if page.parent.name == "parhelia-troubleshooting")
+    rows = [line for line in page.splitlines() if re.fullmatch(r"\| .* \| [1-7] \|", line)]
+    assert len(rows) == 7
+    for phrase in SEARCHED:
+        assert phrase.lower() in page.lower(), phrase
+    for number in range(1, 8):
+        assert f"\n## {number}. " in page
+
+
+def test_a_skill_that_a_page_names_exists() -> None:
+    names = {page.parent.name for page in pages()}
+    for page in pages():
+        assert set(re.findall(r"skill `([a-z-]+)`", page.read_text())) <= names, page
