@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from parhelia_mcp.inside import session_hook
+from parhelia_mcp.inside import risky, session_hook
 
 RISKY = """git reset --hard
 git reset --hard HEAD~3 && make
@@ -84,12 +84,17 @@ pytest -k clean"""
 
 @pytest.mark.parametrize("command", RISKY.splitlines())
 def test_a_command_that_can_destroy_work_is_risky(command: str) -> None:
-    assert session_hook.risky(command)
+    assert risky.risky(command)
+
+
+@pytest.mark.parametrize("command", RISKY.splitlines())
+def test_no_risky_command_is_passed_over_by_its_bytes(command: str) -> None:
+    assert session_hook.concerns(json.dumps(bash(command)).encode()) or command == 'echo "unclosed'
 
 
 @pytest.mark.parametrize("command", HARMLESS.splitlines())
 def test_an_everyday_command_is_not_risky(command: str) -> None:
-    assert not session_hook.risky(command)
+    assert not risky.risky(command)
 
 
 def hook(event: dict[str, Any], control: Path) -> subprocess.CompletedProcess[str]:
