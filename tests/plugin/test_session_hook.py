@@ -7,12 +7,14 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from parhelia_mcp.inside import risky, session_hook
+from tests.plugin.client import run_claude
 
 RISKY = """git reset --hard
 git reset --hard HEAD~3 && make
@@ -112,8 +114,9 @@ def hook(event: dict[str, Any], control: Path) -> subprocess.CompletedProcess[st
 class Runner:
     """A socket that answers one request as the runner would."""
 
-    def __init__(self, path: Path, answer: dict[str, Any]) -> None:
+    def __init__(self, path: Path, answer: dict[str, Any], seen: Callable[[], object] = bool) -> None:
         self.asked: dict[str, Any] = {}
+        self._seen = seen
         self._answer = answer
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(20)
@@ -129,6 +132,7 @@ class Runner:
         peer, _ = self._socket.accept()
         with peer, peer.makefile("rwb") as lines:
             self.asked = json.loads(lines.readline())
+            self._seen()
             lines.write(json.dumps({"id": self.asked["id"], **self._answer}).encode() + b"\n")
 
     def __exit__(self, *_: object) -> None:
@@ -171,3 +175,23 @@ def test_a_permission_is_answered_by_the_runner_or_left_to_the_dialog(tmp_path: 
     with Runner(tmp_path / "b", {"ok": True, "result": {}}):
         assert hook(event, tmp_path / "b").stdout == ""
     assert hook(event, tmp_path / "nobody").stdout == ""
+
+
+def test_the_client_holds_a_risky_command_until_the_checkpoint_is_taken(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    (project / "build").mkdir(parents=True)
+    command = f"{sys.executable} -I -S {session_hook.__file__}"
+    settings = {"hooks": {"PreToolUse": [{"hooks": [{"type": "command", "command": command, "timeout": 3600}]}]}}
+    there: list[bool] = []
+    with Runner(tmp_path / "control", {"ok": True, "result": {}}, lambda: there.append((project / "build").exists())):
+        run = run_claude(
+            tmp_path / "home",
+            project,
+            [("Bash", {"command": "rm -rf build"})],
+            "--settings",
+            json.dumps(settings),
+            env={"PARHELIA_CONTROL": str(tmp_path / "control")},
+        )
+    assert there == [True]
+    assert not (project / "build").exists()
+    assert "could not take a checkpoint" not in run.told
