@@ -279,3 +279,13 @@ def test_the_command_line_shows_what_travels(front: Front) -> None:
     shown = front.text("config", "diff")
     assert "travels" in shown and "~/.claude/CLAUDE.md" in shown
     assert front.json("config", "diff")["dropped"] == [{"name": "~/.claude/history.jsonl", "note": "history"}]
+
+
+def test_a_dry_run_finds_a_script_below_home_and_gives_it_another_home(tmp_path: Path) -> None:
+    folder = tmp_path / "home" / ".claude" / "hooks"
+    folder.mkdir(parents=True)
+    (folder / "one.sh").write_text('echo "$HOME" >"$CLAUDE_PROJECT_DIR"/told\n')
+    for command in ("sh ~/.claude/hooks/one.sh", 'sh "$HOME"/.claude/hooks/one.sh'):
+        assert codes(report(tmp_path, pre(command), run=True)) == set()
+        assert (tmp_path / "told").read_text().strip() != str(tmp_path / "home")
+        (tmp_path / "told").unlink()
