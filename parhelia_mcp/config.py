@@ -18,7 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from parhelia_mcp.errors import Usage
 
-RESERVED = frozenset({"HOME", "FAILPOINT", "SESSION", "CONTROL"})  # PARHELIA_* that are not settings
+RESERVED = frozenset(
+    {"HOME", "FAILPOINT", "SESSION", "CONTROL", "HINT", "PYTHON", "ROOT"}
+)  # PARHELIA_* that are not settings
 
 
 class Section(BaseModel):

@@ -289,3 +289,8 @@ def test_a_dry_run_finds_a_script_below_home_and_gives_it_another_home(tmp_path:
         assert codes(report(tmp_path, pre(command), run=True)) == set()
         assert (tmp_path / "told").read_text().strip() != str(tmp_path / "home")
         (tmp_path / "told").unlink()
+
+
+def test_what_the_hooks_read_from_the_environment_is_no_unknown_setting(front: Front) -> None:
+    given = {"PARHELIA_HINT": "off", "PARHELIA_PYTHON": "/usr/bin/python3", "PARHELIA_ROOT": "/opt/parhelia"}
+    assert front.json("config", env=given)["ok"]
