@@ -83,22 +83,34 @@ def _apply(ctx: Context, session: Session, lines: list[bytes], offset: int) -> S
             event = _event(line)
             kind = event.get("kind")
             if kind == "usage":
-                charged |= budget.charge(
-                    db, session, "tokens", int(event.get("micro_usd", 0)), str(event.get("key", event.get("seq")))
-                )
-            if kind == "agent-started":
-                changes["state"] = State.RUNNING
-                changes["agent_session"] = event.get("session_id") or session.agent_session
-            if kind == "waiting":
-                changes["waiting_for"] = str(event.get("why") or event.get("text", ""))[:500]
-            if kind and kind not in QUIET:
-                changes["last_activity"] = str(event.get("text", ""))[:200]
-                changes["last_event_at"] = event.get("at")
+                value, key = _micro(event), str(event.get("key", event.get("seq")))[:200]
+                charged |= budget.charge(db, session, "tokens", value, key)
+            changes |= _seen(session, event)
         session = ctx.store.update(session.id, db, **changes)
         reach("follow.apply")
     if charged:
         budget.publish(ctx)
     return session
+
+
+def _seen(session: Session, event: dict[str, Any]) -> dict[str, Any]:
+    """What an event changes in the session's row."""
+    kind, text, at = event.get("kind"), str(event.get("text", "")), event.get("at")
+    changes: dict[str, Any] = {}
+    if kind == "agent-started":
+        changes["state"] = State.RUNNING
+        changes["agent_session"] = str(event.get("session_id") or session.agent_session or "")[:100] or None
+    if kind == "waiting":
+        changes["waiting_for"] = str(event.get("why") or text)[:500]
+    if kind and kind not in QUIET:
+        changes |= {"last_activity": text[:200], "last_event_at": at if isinstance(at, str) else None}
+    return changes
+
+
+def _micro(event: dict[str, Any]) -> int:
+    """Micro-dollars of a usage event; what is no number of them is nothing, the reservation still bounds the session."""
+    value = event.get("micro_usd")
+    return value if isinstance(value, int) and 0 <= value <= budget.MOST else 0
 
 
 def _event(line: bytes) -> dict[str, Any]:
@@ -129,7 +141,23 @@ def _result(session: Session, sandbox: Sandbox) -> dict[str, Any] | None:
     """What the runner wrote when it was done, or None while it is not."""
     data = sandbox.read(f"sessions/{session.number}/result.json", 0, BATCH)
     result = _event(data) if data.endswith(b"\n") else {}
-    return result if result.get("session") == session.id else None
+    if result.get("session") != session.id:
+        return None
+    code, reason = result.get("exit_code"), result.get("reason")
+    sound = (
+        result.get("state") in (State.COMPLETED, State.FAILED, State.KILLED)
+        and (reason is None or reason in list(Reason))
+        and (code is None or isinstance(code, int))
+        and _is_time(result.get("ended_at"))
+    )
+    return result if sound else _judged(State.LOST, Reason.PROVIDER_LOST, None, "error: the result is not one of ours")
+
+
+def _is_time(value: Any) -> bool:
+    try:
+        return value is None or bool(moment(value))
+    except (ValueError, TypeError, AttributeError):
+        return False
 
 
 def _verdict(session: Session, ended: Exit) -> dict[str, Any]:
