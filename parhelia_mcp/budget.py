@@ -47,7 +47,7 @@ def amount(text: str) -> int:
         value = float(plain) if plain and set(plain) <= set("0123456789.eE+-") else math.nan
     except ValueError:
         value = math.nan
-    if not math.isfinite(value) or value < 0 or value * 1e6 > MOST:
+    if not math.isfinite(value) or value < 0 or value * 1e6 > MOST or (value > 0 and not micro(value)):
         raise Usage(
             "bad-amount",
             f"{text[:80]!r} is not an amount of dollars from 0 to {MOST // 10**6:,}; nothing was changed.",
@@ -56,26 +56,33 @@ def amount(text: str) -> int:
     return micro(value)
 
 
-def standing(ctx: Context, db: sqlite3.Connection | None = None) -> Standing:
-    """Spent, reserved and the ceiling in force."""
+def standing(ctx: Context, db: sqlite3.Connection | None = None, *, everywhere: bool = False) -> Standing:
+    """Spent, reserved and the ceiling in force here; `everywhere`: without what this project's file lowers it to."""
     db = db or ctx.store.db
     totals = db.execute("SELECT spent, reserved FROM totals").fetchone()
     seq = db.execute("SELECT coalesce(max(seq), 0) FROM ledger").fetchone()[0]
-    return Standing(_ceiling(db, ctx.loaded.config), totals["spent"], totals["reserved"], seq)
+    ceiling = _ceiling(db, ctx.loaded.user)
+    lowered = None if everywhere else project_ceiling(ctx)
+    return Standing(ceiling if lowered is None else min(ceiling, lowered), totals["spent"], totals["reserved"], seq)
 
 
-def _ceiling(db: sqlite3.Connection, config: Config) -> int:
-    """The newest ceiling somebody set, else the configured one. A project's file can lower it for its own tasks."""
+def project_ceiling(ctx: Context) -> int | None:
+    """What this project's file lowers the ceiling to for tasks that start in it, or None."""
+    here, user = ctx.loaded.config.budget.ceiling_usd, ctx.loaded.user.budget.ceiling_usd
+    return micro(here) if here < user else None
+
+
+def _ceiling(db: sqlite3.Connection, user: Config) -> int:
+    """The newest ceiling that somebody set, else the user's configured one."""
     row = db.execute(
         "SELECT micro_usd FROM ledger WHERE kind = 'ceiling' AND key LIKE 'set:%' ORDER BY seq DESC LIMIT 1"
     ).fetchone()
-    configured = micro(config.budget.ceiling_usd)
-    return configured if row is None else row["micro_usd"]
+    return micro(user.budget.ceiling_usd) if row is None else row["micro_usd"]
 
 
 def _record_ceiling(ctx: Context, db: sqlite3.Connection) -> None:
     """Make the ledger's newest ceiling row the ceiling in force, so that its rows alone prove the invariant."""
-    ceiling = _ceiling(db, ctx.loaded.config)
+    ceiling = _ceiling(db, ctx.loaded.user)
     newest = db.execute("SELECT micro_usd FROM ledger WHERE kind = 'ceiling' ORDER BY seq DESC LIMIT 1").fetchone()
     if newest is None or newest["micro_usd"] != ceiling:
         _row(db, "", "", "ceiling", "", ceiling, f"config:{os.urandom(8).hex()}")
@@ -84,9 +91,9 @@ def _record_ceiling(ctx: Context, db: sqlite3.Connection) -> None:
 def set_ceiling(ctx: Context, ceiling: int) -> tuple[Standing, Standing]:
     """Store a new ceiling; the standing before and after. Lowering below what is spent is valid and blocks all."""
     with ctx.store.transaction() as db:
-        before = standing(ctx, db)
+        before = standing(ctx, db, everywhere=True)
         _row(db, "", "", "ceiling", "", ceiling, f"set:{os.urandom(8).hex()}")
-        after = standing(ctx, db)
+        after = standing(ctx, db, everywhere=True)
     publish(ctx)
     return before, after
 
@@ -100,12 +107,11 @@ def admit(
     all where that has become more. Raises Refused `over-budget` with the numbers; then nothing is reserved or raised.
     """
     _record_ceiling(ctx, db)
-    before = standing(ctx, db)
     need = compute + tokens
+    before = standing(ctx, db, everywhere=True)
     if 0 < need - before.remaining <= agreed:
         _row(db, "", "", "ceiling", "", before.ceiling + need - before.remaining, f"set:{os.urandom(8).hex()}")
-        before = standing(ctx, db)
-    check(ctx, db, before, need)
+    check(ctx, db, standing(ctx, db), need)
     for source, value in (("compute", compute), ("tokens", tokens)):
         if value:
             _row(db, session.task, session.id, "reserve", source, value, source)
@@ -119,30 +125,51 @@ def admit(
 
 
 def check(ctx: Context, db: sqlite3.Connection, before: Standing, need: int) -> None:
-    """Raise Refused `over-budget` where `need` does not fit under the ceiling and today's limit."""
+    """Raise Refused `over-budget` or `over-daily-budget` where `need` does not fit."""
+    project = project_ceiling(ctx)
+    by_project = project is not None and project == before.ceiling
+    whose = "this project's ceiling of" if by_project else "the ceiling of"
     if before.ceiling == 0:
         raise Refused(
-            "over-budget", "The ceiling is $0, which blocks everything; nothing was reserved.", "parhelia budget set 25"
+            "over-budget", f"{whose.capitalize()} $0 blocks everything; nothing was reserved.", _more(25, by_project)
         )
     if before.spent > before.ceiling or need > before.remaining:
         short = dollars(max(need - before.remaining, 0))
         raise Refused(
             "over-budget",
-            f"This needs up to ${dollars(need):.2f} and ${max(dollars(before.remaining), 0):.2f} is left of ${dollars(before.ceiling):.2f} "
+            f"This needs up to ${dollars(need):.2f} and ${max(dollars(before.remaining), 0):.2f} is left under {whose} ${dollars(before.ceiling):.2f} "
             f"(${dollars(before.spent):.2f} spent, ${dollars(before.reserved):.2f} reserved by others). Nothing was reserved.",
-            f"parhelia budget set {math.ceil(dollars(before.ceiling) + short)}",
+            _more(math.ceil(dollars(before.ceiling) + short), by_project),
         )
     daily = ctx.loaded.config.budget.per_day_usd
-    if daily is not None:
-        today = db.execute(
-            "SELECT coalesce(sum(micro_usd), 0) FROM ledger WHERE kind = 'charge' AND at >= ?", (timestamp()[:10],)
-        ).fetchone()[0]
-        if today + before.reserved + need > micro(daily):
-            raise Refused(
-                "over-daily-budget",
-                f"This needs up to ${dollars(need):.2f}; today ${dollars(today):.2f} of ${daily:.2f} is spent and ${dollars(before.reserved):.2f} reserved. Nothing was reserved.",
-                "wait until tomorrow (UTC), or raise per_day_usd in [budget]",
-            )
+    if daily is None:
+        return
+    today = db.execute(
+        "SELECT coalesce(sum(micro_usd), 0) FROM ledger WHERE kind = 'charge' AND at >= ?", (timestamp()[:10],)
+    ).fetchone()[0]
+    if today + before.reserved + need > micro(daily):
+        raise Refused(
+            "over-daily-budget",
+            f"This needs up to ${dollars(need):.2f}; today ${dollars(today):.2f} of ${daily:.2f} is spent and ${dollars(before.reserved):.2f} reserved. Nothing was reserved.",
+            "wait until tomorrow (UTC), or raise per_day_usd in [budget]",
+        )
+
+
+def _more(usd: int, by_project: bool) -> str:
+    """The way to a higher ceiling."""
+    return f"ceiling_usd = {usd} in the project's parhelia.toml" if by_project else f"parhelia budget set {usd}"
+
+
+def warning(ctx: Context, now: Standing) -> str | None:
+    """What a person should know before the ceiling stops anything."""
+    used = now.spent + now.reserved
+    if now.ceiling == 0:
+        return "a ceiling of $0 blocks everything: nothing new starts"
+    if used > now.ceiling:
+        return f"${dollars(used):.2f} is spent or reserved, more than the ceiling of ${dollars(now.ceiling):.2f}: nothing new starts"
+    if used >= ctx.loaded.config.budget.warning_threshold * now.ceiling:
+        return f"{100 * used / now.ceiling:.0f} % of the ceiling is spent or reserved"
+    return None
 
 
 def charge(db: sqlite3.Connection, session: Session, source: str, value: int, key: str) -> bool:
@@ -210,11 +237,22 @@ def account(ctx: Context, *, session: str | None = None, task: str | None = None
     return Account(row["spent"], row["held"])
 
 
+def overcharged(ctx: Context) -> list[str]:
+    """The sessions that cost more than was reserved for them, which can only come from outside, in a sentence each."""
+    rows = ctx.store.query(
+        "SELECT session, source, charged, reserved FROM accounts WHERE charged > reserved ORDER BY session, source LIMIT 5"
+    )
+    return [
+        f"{row['session']} cost ${dollars(row['charged']):.2f} of {row['source']}, ${dollars(row['reserved']):.2f} was reserved"
+        for row in rows
+    ]
+
+
 def publish(ctx: Context) -> None:
     """Write `budget.json` for the hooks, after a commit. Advisory: an older writer never replaces a newer one's numbers."""
     from parhelia_mcp import locks, prices
 
-    now = standing(ctx)
+    now = standing(ctx, everywhere=True)
     path = ctx.home / "budget.json"
     with locks.exclusive(ctx.home / "budget.lock", wait_s=2.0, what="budget.json"):
         held = files.read_json(path) if path.exists() else None
@@ -227,7 +265,7 @@ def publish(ctx: Context) -> None:
                 "ceiling_usd": dollars(now.ceiling),
                 "spent_usd": dollars(now.spent),
                 "reserved_usd": dollars(now.reserved),
-                "warning_threshold": ctx.loaded.config.budget.warning_threshold,
-                "rates": prices.rates(ctx.loaded.config.prices),
+                "warning_threshold": ctx.loaded.user.budget.warning_threshold,
+                "rates": prices.rates(ctx.loaded.user.prices),
             },
         )

@@ -147,6 +147,12 @@ def model_price(model: str, overrides: Mapping[str, Any] | None = None) -> Model
     return row._replace(**{key: ceil(round(rate * MICRO, 3)) for key, rate in given.items()})
 
 
+def listed(model: str, overrides: Mapping[str, Any] | None = None) -> bool:
+    """Whether the table, or what overrides it, has a row for this model."""
+    own = (overrides or {}).get("models", {})
+    return _plain(model) in MODELS or model in own or _plain(model) in own
+
+
 def _plain(model: str) -> str:
     """The table's name of a model: without date, version, cloud prefix and context suffix."""
     start = model.find("claude-")

@@ -38,7 +38,7 @@ def worst_case(
     limit = micro(settings.budget.per_task_usd if max_usd is None else max_usd)
     rate = prices.compute_rate_micro_per_hour(provider, sizes, region, settings.prices)
     compute = follow.reserve_for(rate, timeout_s)
-    if compute > limit or (tokens and limit - compute < LEAST_TOKENS and limit > 0):
+    if compute > limit or (tokens and limit - compute < LEAST_TOKENS):
         hours = limit / rate if rate else timeout_s / 3600
         raise Refused(
             "over-task-limit",
@@ -124,19 +124,32 @@ def _admit(ctx: Context, db: Any, session: Session, asked: Asked) -> None:
         raise with_less(ctx, problem, session.provider, asked) from None
 
 
+def refusal(ctx: Context, provider: str, asked: Asked) -> Refused | None:
+    """What `create` would say to this now, with what would fit; None where it would start. A look, not the gate."""
+    try:
+        budget.check(ctx, ctx.store.db, budget.standing(ctx), asked.cost.total)
+    except Refused as problem:
+        return with_less(ctx, problem, provider, asked)
+    return None
+
+
 def shortfall(ctx: Context, provider: str, asked: Asked) -> tuple[int, Refused] | None:
     """What the ceiling lacks for this session in micro-dollars and the refusal it would meet, or None where it fits.
 
-    A look, not the gate: that is `create`. Where a higher ceiling would not help there is nothing to ask for either.
+    Where a higher ceiling would not help there is nothing to ask for either: None too.
     """
-    now = budget.standing(ctx)
-    try:
-        budget.check(ctx, ctx.store.db, now, asked.cost.total)
-    except Refused as problem:
-        if problem.code != "over-budget" or now.ceiling == 0:
-            return None
-        return asked.cost.total - now.remaining, with_less(ctx, problem, provider, asked)
-    return None
+    now = budget.standing(ctx, everywhere=True)
+    problem = refusal(ctx, provider, asked)
+    short = asked.cost.total - now.remaining
+    if (
+        problem is None
+        or problem.code != "over-budget"
+        or now.ceiling == 0
+        or budget.standing(ctx) != now
+        or short <= 0
+    ):
+        return None
+    return short, problem
 
 
 def with_less(ctx: Context, problem: Refused, provider: str, asked: Asked) -> Refused:

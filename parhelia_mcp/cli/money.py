@@ -46,14 +46,16 @@ def set_(amount: str, as_json: bool) -> None:
 @click.option("--memory", type=float, metavar="GIB", help="Memory in GiB.")
 @click.option("--cpu", type=float, metavar="CORES", help="Cores.")
 @click.option("--timeout-hours", type=float, metavar="H", help="How long.")
+@click.option("--max-usd", type=float, metavar="USD", help="Most it may spend, compute and tokens together.")
 @click.option("--provider", metavar="NAME", help="Only local or only modal.")
 @click.option("--region", metavar="R", help="Region on modal, e.g. us-west.")
+@click.option("--model", metavar="M", help="Model of the agent.")
 @as_json
 def estimate(as_json: bool, **wanted: object) -> None:
     """What sizes cost at most, and where the prices are from. Reserves nothing."""
-    from parhelia_mcp.verbs import budget as verb
+    from parhelia_mcp.verbs import estimate as verb
 
-    result = verb.estimate(Context(), made(verb.EstimateRequest, **wanted))
+    result = verb.run(Context(), made(verb.Request, **wanted))
     show(result, render.estimate(result), as_json)
 
 

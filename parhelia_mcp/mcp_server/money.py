@@ -58,6 +58,7 @@ async def budget(
     """What may be spent, is spent and is held for running sessions; what sizes would cost; where the money went.
     One ceiling over everything is never passed. Lowering it is free; raising it is the person's decision."""
     from parhelia_mcp.verbs import budget as verb
+    from parhelia_mcp.verbs import estimate
 
     ctx = ctx_of(call)
     if action == "set":
@@ -67,8 +68,8 @@ async def budget(
         wanted = verb.SetRequest(amount=f"{ceiling_usd:g}")
         return answer(await run(verb.set_ceiling, ctx, wanted, may_raise=may_raise))
     if action == "estimate":
-        asked = made(verb.EstimateRequest, gpu=gpu, cpu=cpu, memory=memory, timeout_hours=hours)
-        return answer(await run(verb.estimate, ctx, asked))
+        asked = made(estimate.Request, gpu=gpu, cpu=cpu, memory=memory, timeout_hours=hours)
+        return answer(await run(estimate.run, ctx, asked))
     if action == "history":
         return answer(await run(verb.history, ctx, verb.HistoryRequest()))
     return answer(await run(verb.run, ctx, verb.Request(), most=MOST_TASKS))

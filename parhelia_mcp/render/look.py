@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from parhelia_mcp.plain import clean
-from parhelia_mcp.render.text import age, money, pairs, state, table, wrap
+from parhelia_mcp.render.text import age, colour, money, pairs, state, table, wrap
 from parhelia_mcp.render.work import landed
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def status(result: verbs.status.Result) -> str:
         *(f"          {wrap(clean(fault), 10)}" for fault in result.config["faults"]),
         f"tasks     {wrap(counts, 10)}",
         f"budget    {wrap(left, 10)}",
+        *([f"          {colour(wrap(held['warning'], 10), 33)}"] if held["warning"] else ()),
         *(_provider(one) for one in result.providers),
     ]
     rows = [

@@ -26,6 +26,7 @@ def budget(result: verbs.budget.Result) -> str:
             ("per task", money(result.per_task_usd)),
             ("per day", money(result.per_day_usd) if result.per_day_usd is not None else None),
             ("warning", result.warning),
+            ("note", result.note),
         ]
     )
     rows = [
@@ -37,7 +38,7 @@ def budget(result: verbs.budget.Result) -> str:
     return "\n\n".join(part for part in (facts, by_task) if part)
 
 
-def estimate(result: verbs.budget.EstimateResult) -> str:
+def estimate(result: verbs.estimate.Result) -> str:
     rows = [
         (
             one.provider,
@@ -47,13 +48,23 @@ def estimate(result: verbs.budget.EstimateResult) -> str:
             one.region or "any",
             money(one.usd_per_hour),
             money(one.compute_usd),
+            money(one.tokens_usd),
         )
         for one in result.offers
     ]
-    heads = ("PROVIDER", "GPU", "CPU", "MEMORY", "REGION", "AN HOUR", f"{result.hours:g} H")
-    tokens = f"tokens come on top, up to the task's limit ({money(result.per_task_usd)}); {money(result.remaining_usd)} is left in all"
-    source = f"prices of {result.prices_date}: {result.prices_source}; [prices] overrides them"
-    return "\n".join([table(heads, rows, spare=(4, 3, 2), right=(2, 5, 6)), wrap(tokens), wrap(source)])
+    heads = ("PROVIDER", "GPU", "CPU", "MEMORY", "REGION", "AN HOUR", f"{result.hours:g} H", "TOKENS")
+    rates, columns = result.model, ("input", "output", "cache_write_5m", "cache_write_1h", "cache_read")
+    listed = "" if rates.listed else " (not in the table: the highest of each)"
+    lines = [
+        f"up to {money(result.estimate_usd)} on {result.offers[0].provider}, "
+        + (f"{money(result.remaining_usd)} would remain" if result.fits else f"refused: {result.note}"),
+        f"{rates.model}{listed}, a million tokens: "
+        + ", ".join(f"{name.replace('_', ' ')} {money(getattr(rates, name))}" for name in columns),
+        f"prices of {result.prices_date}: {result.prices_source}; [prices] overrides them"
+        + (f" and does: {', '.join(result.overridden)}" if result.overridden else ""),
+        f"next: {result.next}",
+    ]
+    return "\n".join([table(heads, rows, spare=(4, 3, 2), right=(2, 5, 6, 7)), *map(wrap, lines)])
 
 
 def history(result: verbs.budget.HistoryResult) -> str:

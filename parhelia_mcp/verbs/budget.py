@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from parhelia_mcp import budget, follow, model, prices
+from parhelia_mcp import budget, model
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Refused
 from parhelia_mcp.model import dollars, timestamp
-from parhelia_mcp.verbs import submit
 
 
 class Request(BaseModel, extra="forbid"):
@@ -33,6 +32,7 @@ class Result(BaseModel):
     per_day_usd: float | None
     burn_usd_per_hour: float
     warning: str | None
+    note: str | None
     by_task: list[ByTask]
     omitted: int  # tasks that are not in the list
 
@@ -53,38 +53,6 @@ class SetResult(BaseModel):
 
 
 MOST_TASKS = 50
-
-
-class EstimateRequest(BaseModel, extra="forbid"):
-    """Price sizes before anything is submitted."""
-
-    gpu: Annotated[str | None, Field(description="GPU type")] = None
-    cpu: Annotated[float | None, Field(gt=0, le=512, allow_inf_nan=False, description="Cores")] = None
-    memory: Annotated[float | None, Field(gt=0, le=4096, allow_inf_nan=False, description="GiB")] = None
-    timeout_hours: Annotated[float | None, Field(gt=0, le=720, allow_inf_nan=False, description="Time limit")] = None
-    provider: Annotated[Literal["local", "modal"] | None, Field(description="Only this provider")] = None
-    region: Annotated[str | None, Field(description="Region on modal")] = None
-
-
-class Offer(BaseModel):
-    """What a provider would charge at most for compute; tokens come on top, up to the task's limit."""
-
-    provider: str
-    cpu: float
-    memory_gb: float | None
-    gpu: str | None
-    region: str | None
-    usd_per_hour: float
-    compute_usd: float
-
-
-class EstimateResult(BaseModel):
-    offers: list[Offer]
-    hours: float
-    per_task_usd: float
-    remaining_usd: float
-    prices_date: str
-    prices_source: str
 
 
 class HistoryRequest(BaseModel, extra="forbid"):
@@ -123,7 +91,8 @@ def run(ctx: Context, request: Request, *, most: int = MOST_TASKS) -> Result:
         per_task_usd=settings.per_task_usd,
         per_day_usd=settings.per_day_usd,
         burn_usd_per_hour=dollars(burning),
-        warning=_warning(now, settings.warning_threshold),
+        warning="; ".join(filter(None, (budget.warning(ctx, now), *budget.overcharged(ctx)))) or None,
+        note=_note(ctx),
         omitted=tasks - len(rows),
         by_task=[
             ByTask(task_id=row["task"], spent_usd=dollars(row["spent"]), reserved_usd=dollars(row["held"]))
@@ -144,13 +113,13 @@ def set_ceiling(ctx: Context, request: SetRequest, *, may_raise: bool) -> SetRes
         spent_usd=dollars(after.spent),
         reserved_usd=dollars(after.reserved),
         remaining_usd=dollars(after.remaining),
-        note=_consequence(after),
+        note="; ".join(filter(None, (_consequence(after), _note(ctx)))) or None,
     )
 
 
 def raise_refused(ctx: Context, request: SetRequest) -> Refused | None:
     """What an agent without a person's word is told, where this is a raise."""
-    ceiling = budget.standing(ctx).ceiling
+    ceiling = budget.standing(ctx, everywhere=True).ceiling
     if budget.amount(request.amount) <= ceiling:
         return None
     return Refused(
@@ -160,13 +129,11 @@ def raise_refused(ctx: Context, request: SetRequest) -> Refused | None:
     )
 
 
-def _warning(now: budget.Standing, threshold: float) -> str | None:
-    used = now.spent + now.reserved
-    if now.spent > now.ceiling:
-        return f"spent ${dollars(now.spent):.2f} is above the ceiling: nothing new starts"
-    if now.ceiling and used >= threshold * now.ceiling:
-        return f"{100 * used / now.ceiling:.0f} % of the ceiling is spent or reserved"
-    return None
+def _note(ctx: Context) -> str | None:
+    project = budget.project_ceiling(ctx)
+    if project is None:
+        return None
+    return f"this project's parhelia.toml lowers the ceiling to ${dollars(project):.2f} for what starts in it"
 
 
 def _consequence(now: budget.Standing) -> str | None:
@@ -175,36 +142,6 @@ def _consequence(now: budget.Standing) -> str | None:
     if now.remaining < 0:
         return "this is below what is spent and reserved: running sessions go on, nothing new starts"
     return None
-
-
-def estimate(ctx: Context, request: EstimateRequest) -> EstimateResult:
-    """What these sizes cost for their whole time limit, on every provider unless one is named; reserves nothing."""
-    settings = ctx.loaded.config
-    hours = request.timeout_hours or settings.modal.default_timeout_hours
-    wanted = [request.provider] if request.provider else ["local", "modal"]
-    return EstimateResult(
-        offers=[_offer(ctx, request, provider, hours) for provider in wanted],
-        hours=hours,
-        per_task_usd=settings.budget.per_task_usd,
-        remaining_usd=dollars(budget.standing(ctx).remaining),
-        prices_date=prices.DATE,
-        prices_source=prices.COMPUTE_SOURCE,
-    )
-
-
-def _offer(ctx: Context, request: EstimateRequest, provider: str, hours: float) -> Offer:
-    sizes = submit.sizes_for(ctx, provider, request.cpu, request.memory, request.gpu, check_gpu=False)
-    region = request.region or ctx.loaded.config.modal.region if provider == "modal" else None
-    rate = prices.compute_rate_micro_per_hour(provider, sizes, region, ctx.loaded.config.prices)
-    return Offer(
-        provider=provider,
-        cpu=sizes.cpu,
-        memory_gb=sizes.memory_gb or None,
-        gpu=sizes.gpu,
-        region=region,
-        usd_per_hour=dollars(rate),
-        compute_usd=dollars(follow.reserve_for(rate, hours * 3600)),
-    )
 
 
 def history(ctx: Context, request: HistoryRequest) -> HistoryResult:

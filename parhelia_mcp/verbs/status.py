@@ -60,6 +60,7 @@ def run(ctx: Context, request: Request) -> Result:
             "spent_usd": dollars(now.spent),
             "reserved_usd": dollars(now.reserved),
             "remaining_usd": dollars(now.remaining),
+            "warning": budget.warning(ctx, now),
         },
         providers=providers,
         next=_next(ctx, providers),

@@ -21,6 +21,7 @@ from parhelia_mcp.store import Session, Task
 
 ANSWER_S = 2.0  # what the provider gets to refuse, before the answer is "pending"
 LONGEST_PROMPT = 2_000_000
+PROVIDERS = ("local", "modal")
 ALIASES = {"A10G": "A10"}
 KNOWN = "this idempotency key was used before; nothing new was started"
 
@@ -83,7 +84,7 @@ def run(ctx: Context, request: Request, *, agreed: int = 0) -> Result:
     provider = request.provider or settings.provider
     asked = _asked(ctx, request, provider, agreed)
     if request.dry_run:
-        return _estimate(ctx, asked.cost)
+        return _estimate(ctx, provider, asked)
     agent = agent_for(ctx, request, provider)
     task_id = new_task_id()
     session = _store(ctx, request, task_id, provider, asked, agent)
@@ -139,7 +140,16 @@ def _one_job(request: Request) -> None:
 def sizes_for(
     ctx: Context, provider: str, cpu: float | None, memory: float | None, gpu: str | None, *, check_gpu: bool = True
 ) -> Sizes:
-    """Sizes with the provider's defaults. 0 GiB means no limit (local, unless asked). Raises Refused `gpu-unavailable`."""
+    """Sizes with the provider's defaults. 0 GiB means no limit (local, unless asked).
+
+    Raises Usage `unknown-provider`, Refused `gpu-unavailable`.
+    """
+    if provider not in PROVIDERS:
+        raise Usage(
+            "unknown-provider",
+            f"No provider {provider[:40]!r}; nothing was started.",
+            "--provider local or --provider modal",
+        )
     section = ctx.loaded.config.modal
     local = provider == "local"
     kind = None
@@ -321,7 +331,7 @@ def launch(ctx: Context, session: Session) -> Result:
             f"{session.id} did not start and its reservation was released: {session.detail}",
             f"parhelia task show {session.task}",
         )
-    return answer(ctx, session)
+    return answer(ctx, session, note=budget.warning(ctx, budget.standing(ctx)))
 
 
 def answer(ctx: Context, session: Session, note: str | None = None) -> Result:
@@ -346,20 +356,17 @@ def remaining(ctx: Context) -> float:
     return dollars(budget.standing(ctx).remaining)
 
 
-def _estimate(ctx: Context, cost: sessions.Cost) -> Result:
-    standing = budget.standing(ctx)
-    fits = cost.total <= standing.remaining and standing.ceiling > 0
+def _estimate(ctx: Context, provider: str, asked: sessions.Asked) -> Result:
+    refusal, total = sessions.refusal(ctx, provider, asked), asked.cost.total
     return Result(
         task_id=None,
         session_id=None,
         state="dry-run",
         reserved_usd=0,
-        estimate_usd=dollars(cost.total),
-        remaining_usd=dollars(standing.remaining - cost.total),
-        next="run it without --dry-run"
-        if fits
-        else f"parhelia budget set {dollars(standing.ceiling + cost.total - standing.remaining):.2f}",
-        note=None if fits else "this would be refused: more than what is left",
+        estimate_usd=dollars(total),
+        remaining_usd=dollars(budget.standing(ctx).remaining - total),
+        next=refusal.hint if refusal else "run it without --dry-run",
+        note=f"this would be refused: {refusal.message}" if refusal else None,
     )
 
 
