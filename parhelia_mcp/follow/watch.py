@@ -103,7 +103,7 @@ def _seen(session: Session, event: dict[str, Any]) -> dict[str, Any]:
     if kind == "waiting":
         changes["waiting_for"] = str(event.get("why") or text)[:500]
     if kind and kind not in QUIET:
-        changes |= {"last_activity": text[:200], "last_event_at": at if isinstance(at, str) else None}
+        changes |= {"last_activity": text[:200], "last_event_at": at if _is_time(at) else None}
     return changes
 
 
