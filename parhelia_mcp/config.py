@@ -7,7 +7,6 @@ because `status`, `config`, `doctor` and `help` work with a broken configuration
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -227,6 +226,8 @@ class _Merge:
         self.sources[name] = source
 
     def _unknown(self, source: str, line: int | None, section: str, key: str) -> None:
+        import difflib
+
         name = f"{section}.{key}" if section else key
         names = [f"{part}.{k}" for part in Config.model_fields for k in (_keys(part) or {})] + ["provider"]
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
