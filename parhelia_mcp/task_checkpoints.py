@@ -61,12 +61,22 @@ def find(ctx: Context, text: str) -> tuple[Session, Manifest]:
         raise Usage("bad-id", f"{text[:80]!r} is not the id of a checkpoint (cp-xxxxxxxx).", "parhelia checkpoint list")
     found = {path.stem: path.parents[2].name for path in ctx.home.glob(f"tasks/*/checkpoints/manifests/{digits}*.json")}
     if not found:
-        raise NotFound("no-such-checkpoint", f"Checkpoint not found: {text[:80]}.", "parhelia checkpoint list")
+        raise NotFound(
+            "no-such-checkpoint", f"Checkpoint not found: {text[:80]}.{_near(ctx, digits)}", "parhelia checkpoint list"
+        )
     if len(found) > 1:
         named = ", ".join(f"cp-{name[:12]}" for name in sorted(found)[:5])
         raise Usage("ambiguous-id", f"{text[:80]!r} may be {named}; nothing was done.", "give more of it")
     name, task = found.popitem()
     return ctx.store.newest(task), stores.load(of_task(ctx, task), name)
+
+
+def _near(ctx: Context, digits: str) -> str:
+    import difflib
+
+    known = {path.stem[: len(digits)]: path.stem for path in ctx.home.glob("tasks/*/checkpoints/manifests/*.json")}
+    near = difflib.get_close_matches(digits, known, n=1, cutoff=0.7)
+    return f" Did you mean cp-{known[near[0]][:8]}?" if near else ""
 
 
 def of_session(ctx: Context, session: Session) -> list[Manifest]:

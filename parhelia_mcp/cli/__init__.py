@@ -35,6 +35,8 @@ TABLE = {  # command -> module of this package : attribute
     "init": "setup:init",
     "watch": "live:watch",
     "export": "money:export",
+    "help": "teach:help_",
+    "completion": "teach:completion",
     "mcp": "setup:mcp",
 }
 
@@ -56,9 +58,9 @@ class Commands(click.Group):
             import difflib
 
             near = difflib.get_close_matches(args[0], TABLE, n=1)
-            raise Usage(
-                "unknown-command", f"No command {args[0][:40]!r}.", f"parhelia {near[0]}" if near else "parhelia help"
-            )
+            guess = f" Did you mean {near[0]!r}?" if near else ""
+            hint = f"parhelia {near[0]}" if near else "parhelia help"
+            raise Usage("unknown-command", f"No command {args[0][:40]!r}.{guess}", hint)
         return super().resolve_command(ctx, args)
 
 
@@ -86,6 +88,8 @@ def main() -> None:
         code = _failed(problem, as_json, argv)
     except click.exceptions.Exit as done:
         code = done.exit_code
+    except click.exceptions.NoArgsIsHelpError as asked:
+        code = _failed(_usage(asked), as_json, argv) if as_json else render.out(asked.ctx.get_help())
     except click.ClickException as problem:
         code = _failed(_usage(problem), as_json, argv)
     except (KeyboardInterrupt, click.Abort):

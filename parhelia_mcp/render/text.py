@@ -45,6 +45,20 @@ def out(text: str) -> None:
         files.write_all(1, (text if text.endswith("\n") else text + "\n").encode("utf-8", "backslashreplace"))
 
 
+def page(markdown: str) -> None:
+    """A text of some length: drawn where a terminal shows it, as it was written elsewhere."""
+    if width() is None or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        out(markdown)
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    console = Console(width=width())
+    with console.capture() as drawn:
+        console.print(Markdown(markdown))
+    out(drawn.get())
+
+
 def aside(text: str) -> None:
     """Something for the person beside the result, on standard error."""
     if text:

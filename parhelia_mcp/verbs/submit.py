@@ -176,10 +176,13 @@ def _check_gpu(ctx: Context, provider: str, kind: str) -> None:
             f"{what}, so {kind} is not to be had on local; nothing was started.",
             f"--provider modal --gpu {kind}, or leave --gpu out",
         )
+    import difflib
+
+    near = difflib.get_close_matches(kind, offered, n=1, cutoff=0.3) or offered
     raise Refused(
         "gpu-unavailable",
         f"{provider} has no GPU {kind}; it has {', '.join(offered)}. Nothing was started.",
-        f"--gpu {offered[0]}",
+        f"--gpu {near[0]}",
     )
 
 
