@@ -7,11 +7,12 @@ import os
 from parhelia_mcp.checkpoint import trees
 from parhelia_mcp.checkpoint.manifest import Manifest
 from parhelia_mcp.checkpoint.packs import PackRef
+from parhelia_mcp.checkpoint.scan import Progress
 from parhelia_mcp.checkpoint.store import Store, list_all, load, reader
 from parhelia_mcp.errors import Corrupted
 
 
-def verify(store: Store, checkpoint: Manifest | str) -> list[str]:
+def verify(store: Store, checkpoint: Manifest | str, progress: Progress | None = None) -> list[str]:
     """What is wrong with a checkpoint, as sentences; empty when every byte it needs is there and right.
 
     A pack's name is the hash of all its bytes, so each pack is hashed whole; then every tree is read and each piece
@@ -21,7 +22,7 @@ def verify(store: Store, checkpoint: Manifest | str) -> list[str]:
     try:
         if isinstance(checkpoint, str):
             checkpoint = load(store, checkpoint)
-        problems = damaged_packs(store, checkpoint)
+        problems = damaged_packs(store, checkpoint, progress)
         if not problems:
             with reader(store, checkpoint) as opened:
                 trees.check(opened, checkpoint)
@@ -30,11 +31,14 @@ def verify(store: Store, checkpoint: Manifest | str) -> list[str]:
     return problems
 
 
-def damaged_packs(store: Store, checkpoint: Manifest) -> list[str]:
+def damaged_packs(store: Store, checkpoint: Manifest, progress: Progress | None = None) -> list[str]:
     """What is wrong with the packs of a checkpoint, each hashed whole."""
-    problems = []
-    for pack in checkpoint.packs:
+    problems, read = [], 0
+    for number, pack in enumerate(checkpoint.packs, 1):
         wrong = _pack(store, pack)
+        read += pack.bytes
+        if progress:
+            progress(number, read)
         if wrong:
             problems.append(wrong)
             _mark(store, pack)

@@ -43,7 +43,7 @@ def list_(session: str | None, older_than: str | None, as_json: bool) -> None:
     show(result, render.checkpoints(result), as_json)
 
 
-@checkpoint.command("show")
+@checkpoint.command("show", epilog="Example:  parhelia checkpoint show cp-1a2b3c4d")
 @checkpoint_id("cp")
 @as_json
 def show_(cp: str, as_json: bool) -> None:
@@ -70,14 +70,15 @@ def diff(a: str, b: str, path: str | None, stat: bool, as_json: bool) -> None:
     show(result, render.difference(result, stat=stat), as_json)
 
 
-@checkpoint.command()
+@checkpoint.command(epilog="Example:  parhelia checkpoint verify cp-1a2b3c4d")
 @checkpoint_id("cp")
 @as_json
 def verify(cp: str, as_json: bool) -> None:
     """Check every byte. Exit 6 when something is wrong."""
     from parhelia_mcp.verbs import checkpoint as verb
 
-    result = verb.verify_(Context(), verb.OneRequest(id=cp))
+    with render.progress("reading") as seen:
+        result = verb.verify_(Context(), verb.OneRequest(id=cp), seen)
     show(result, render.verified(result), as_json)
     leave(0 if result.ok else 6)
 
@@ -115,7 +116,7 @@ def delete(cps: tuple[str, ...], older_than: str | None, as_json: bool) -> None:
     show(result, render.removed(result), as_json)
 
 
-@checkpoint.command()
+@checkpoint.command(epilog="Example:  parhelia checkpoint gc")
 @as_json
 def gc(as_json: bool) -> None:
     """Give back the disk that no checkpoint needs."""
@@ -145,5 +146,6 @@ def resume(as_json: bool, **wanted: object) -> None:
     """Go on with an ended task from its newest checkpoint, conversation and files."""
     from parhelia_mcp.verbs import resume as verb
 
-    result = verb.run(Context(), made(verb.Request, **wanted))
+    with render.progress("restoring") as seen:
+        result = verb.run(Context(), made(verb.Request, **wanted), seen)
     show(result, render.resumed(result), as_json)

@@ -75,13 +75,13 @@ def session() -> None:
 
 for group in (task, session):
 
-    @group.command("list")
+    @group.command("list", epilog=f"Example:  parhelia {group.name} list --status running")
     @listing
     def _(as_json: bool, **wanted: object) -> None:
         """Newest first."""
         _list(as_json, **wanted)
 
-    @group.command("show")
+    @group.command("show", epilog=f"Example:  parhelia {group.name} show task-1a2b")
     @task_id()
     @as_json
     def _(id: str, as_json: bool) -> None:

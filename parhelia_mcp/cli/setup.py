@@ -18,7 +18,7 @@ def config(click_ctx: click.Context, as_json: bool) -> None:
         _show(as_json)
 
 
-@config.command("show")
+@config.command("show", epilog="Example:  parhelia config show --json")
 @as_json
 def config_show(as_json: bool) -> None:
     """Every key, its value, its source."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import click
@@ -10,6 +11,8 @@ from parhelia_mcp import render
 from parhelia_mcp.cli.common import as_json, leave, made, offered, options, piped, show, sizes, task_id
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Usage
+
+LONG_S = 10.0  # a wait that people do not sit out
 
 placing = options(
     sizes,
@@ -47,8 +50,10 @@ def submit(prompt: str | None, prompt_file: Path | None, wait: bool, as_json: bo
         return
     from parhelia_mcp.verbs import run as running
 
+    began = time.monotonic()
     ended = running.result(ctx, running.watch(ctx, ctx.store.session(result.session_id), replay=False))
     show(ended, render.ran(ended), as_json)
+    _ring(ctx, began)
     leave(0 if ended.state == "completed" else 1)
 
 
@@ -90,12 +95,20 @@ def run(command: tuple[str, ...], detach: bool, as_json: bool, **wanted: object)
         result = submitting.run(ctx, request)
         show(result, render.submitted(result), as_json)
         return
+    began = time.monotonic()
     ended = verb.run(ctx, request, replay=not as_json)
     if as_json:
         show(ended, "", True)
     else:
         render.aside(render.ran(ended))
+    _ring(ctx, began)
     leave(verb.exit_code(ended))
+
+
+def _ring(ctx: Context, began: float) -> None:
+    """Call the person back to the terminal after a wait that was long enough to leave it."""
+    if ctx.loaded.config.notify.bell and time.monotonic() - began > LONG_S:
+        render.bell()
 
 
 @click.command(epilog='Examples:  parhelia send task-1a2b "Use the other parser"   |   parhelia send task-1a2b allow')

@@ -19,6 +19,7 @@ from parhelia_mcp.render.text import (
     table,
     width,
 )
+from parhelia_mcp.render.waiting import bell, progress
 from parhelia_mcp.render.work import killed, left, pulled, ran, submitted
 
 __all__ = [
@@ -45,6 +46,8 @@ __all__ = [
     "out",
     "page",
     "pairs",
+    "bell",
+    "progress",
     "problem",
     "pulled",
     "ran",

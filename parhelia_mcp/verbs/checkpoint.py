@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import uuid
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
@@ -207,10 +208,12 @@ def diff(ctx: Context, request: DiffRequest) -> DiffResult:
     )
 
 
-def verify_(ctx: Context, request: OneRequest) -> VerifyResult:
+def verify_(ctx: Context, request: OneRequest, seen: Callable[[int, int, int], None] | None = None) -> VerifyResult:
+    """Read every byte. `seen` gets how many packs and bytes of how many are read."""
     session, found = task_checkpoints.find(ctx, request.id)
     store = task_checkpoints.mirrored(ctx, session, packs=True)
-    problems = verify.verify(store, found)
+    total = sum(pack.bytes for pack in found.packs)
+    problems = verify.verify(store, found, (lambda packs, done: seen(packs, done, total)) if seen else None)
     return VerifyResult(checkpoint_id=found.id, ok=not problems, problems=[clean(problem) for problem in problems])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -57,8 +58,8 @@ class Result(BaseModel):
         return submit.Result(**{name: value for name, value in self.model_dump().items() if name in names})
 
 
-def run(ctx: Context, request: Request) -> Result:
-    """Raises Busy `session-live`, NotFound `no-checkpoint`, Corrupted with the last good one, Refused over budget."""
+def run(ctx: Context, request: Request, seen: Callable[[int, int, int], None] | None = None) -> Result:
+    """`seen` gets how many files and bytes of how many are back at `target`. Raises Busy `session-live`, NotFound `no-checkpoint`, Corrupted with the last good one, Refused over budget."""
     session = ctx.store.find(request.id)
     if session.live:
         session = follow.advance(ctx, session)
@@ -70,7 +71,7 @@ def run(ctx: Context, request: Request) -> Result:
         )
     session, chosen = _chosen(ctx, session, request.checkpoint_id)
     if request.target:
-        return _home(ctx, session, chosen, Path(request.target), request.force)
+        return _home(ctx, session, chosen, Path(request.target), request.force, seen)
     return start(
         ctx, session, chosen, memory=request.memory, gpu=request.gpu, region=request.region, message=request.message
     )
@@ -141,7 +142,14 @@ def start(
     return Result(**started.model_dump(), checkpoint_id=chosen.id)
 
 
-def _home(ctx: Context, session: Session, chosen: Manifest, target: Path, force: bool) -> Result:
+def _home(
+    ctx: Context,
+    session: Session,
+    chosen: Manifest,
+    target: Path,
+    force: bool,
+    seen: Callable[[int, int, int], None] | None,
+) -> Result:
     """Files and conversation into a directory of the user's, and the command that continues there."""
     target = target.expanduser()
     target = target if target.is_absolute() else ctx.cwd / target
@@ -153,7 +161,8 @@ def _home(ctx: Context, session: Session, chosen: Manifest, target: Path, force:
         )
     store = task_checkpoints.mirrored(ctx, session, packs=True)
     saved = _save_first(store, session, target) if force else None
-    done = restore.restore(store, chosen, target, force=force)
+    progress = (lambda files, count: seen(files, count, chosen.bytes)) if seen else None
+    done = restore.restore(store, chosen, target, force=force, progress=progress)
     command = f"cd {shlex.quote(str(target))}"
     if chosen.agent.transcript:
         talk = restore.restore(store, chosen, target / CONVERSATION, part="conversation", force=True)
