@@ -14,7 +14,7 @@ def hooks() -> None:
     """Whether Claude Code's hooks will act as written; ours in plain settings."""
 
 
-@hooks.command()
+@hooks.command(epilog="Examples:  parhelia hooks validate   |   parhelia hooks validate --run --fix")
 @click.option("--run", is_flag=True, help="Also run each hook once with a harmless sample call.")
 @click.option("--fix", is_flag=True, help="Rewrite bare paths as hooks; the file as it was is kept beside it.")
 @as_json
@@ -23,7 +23,7 @@ def validate(run: bool, fix: bool, as_json: bool) -> None:
     _done(as_json, action="validate", run=run, fix=fix)
 
 
-@hooks.command()
+@hooks.command(epilog="Example:  parhelia hooks install")
 @as_json
 def install(as_json: bool) -> None:
     """Write our hooks into ~/.claude/settings.json, for people who do not use the plugin."""

@@ -25,7 +25,7 @@ def config_show(as_json: bool) -> None:
     _show(as_json)
 
 
-@config.command("diff")
+@config.command("diff", epilog="Example:  parhelia config diff --json")
 @as_json
 def config_diff(as_json: bool) -> None:
     """What of your Claude Code configuration travels into a session, and what stays, and why."""
