@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from parhelia_mcp import files
 from parhelia_mcp.context import Context
-from parhelia_mcp.errors import Refused, Unreachable
+from parhelia_mcp.errors import LocalFault, Refused, Unreachable
+
+KEY_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +80,31 @@ def _from_file(path: Path) -> str:
 def _classified(name: str, value: str) -> Credential:
     oauth = value.startswith("sk-ant-oat") or "OAUTH" in name.upper()
     return Credential({"kind": "oauth" if oauth else "api-key", "value": value})
+
+
+def checkpoint_key(ctx: Context, *, make: bool = False) -> bytes | None:
+    """The one key of encrypted checkpoints, `keys/checkpoint`; with `make` it is made where there is none yet.
+
+    Raises LocalFault `bad-key`.
+    """
+    path = ctx.home / "keys" / "checkpoint"
+    if make and not path.exists():
+        _make_key(path)
+    try:
+        key = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    if len(key) != KEY_BYTES:
+        raise LocalFault(
+            "bad-key", f"{path} has {len(key)} bytes instead of {KEY_BYTES}; nothing was done.", f"put back {path}"
+        )
+    return key
+
+
+def _make_key(path: Path) -> None:
+    draft = files.private_dir(path.parent) / f".checkpoint.{os.urandom(4).hex()}"
+    files.replace(draft, os.urandom(KEY_BYTES), durable=True)
+    with suppress(FileExistsError):  # who is first makes the key
+        os.link(draft, path)
+        files.sync_dir(path.parent)
+    draft.unlink()

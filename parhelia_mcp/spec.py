@@ -13,6 +13,7 @@ from typing import Any
 from parhelia_mcp import files
 
 VERSION = 1
+CHECKPOINT_KEY = "PARHELIA_CHECKPOINT_KEY"  # the name of that key in the runner's credential
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
-from parhelia_mcp import files, follow
+from parhelia_mcp import credentials, files, follow
 from parhelia_mcp.checkpoint import store as stores
 from parhelia_mcp.checkpoint.manifest import Manifest
 from parhelia_mcp.checkpoint.store import Store
@@ -21,13 +21,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 
 def of_task(ctx: Context, task: str) -> Store:
     """The store of a task, readable once it has been `mirrored`; empty where nothing was kept yet."""
-    return Store(ctx.task_dir(task) / "checkpoints", key(ctx))
-
-
-def key(ctx: Context) -> bytes | None:
-    """The key of encrypted checkpoints, from `keys/checkpoint`; None where encryption was never on."""
-    path = ctx.home / "keys" / "checkpoint"
-    return path.read_bytes() if path.exists() else None
+    return Store(ctx.task_dir(task) / "checkpoints", credentials.checkpoint_key(ctx))
 
 
 def mirrored(ctx: Context, session: Session, *, packs: bool) -> Store:

@@ -14,6 +14,7 @@ from pathlib import Path
 from parhelia_mcp import failpoint, files
 from parhelia_mcp.checkpoint import cache as caches
 from parhelia_mcp.checkpoint import format as form
+from parhelia_mcp.checkpoint import trees
 from parhelia_mcp.checkpoint.cache import NEVER, Cache
 from parhelia_mcp.checkpoint.cipher import Cipher
 from parhelia_mcp.checkpoint.faults import local_faults
@@ -53,8 +54,8 @@ def create(
 ) -> Manifest:
     """Keep the sources as they are now; the manifest, once every byte of it is on the disk.
 
-    `parent` is an id (default: the newest checkpoint). With `unless_same` and no file changed since the newest one,
-    that one is returned and nothing is written. What could not be read makes it `partial`, never a failure. Raises
+    `parent` is an id (default: the newest checkpoint). With `unless_same` and nothing changed since the newest one
+    but what is `extra`, that one is returned and nothing is written. What could not be read makes it `partial`, never a failure. Raises
     Busy, LocalFault (nothing older is harmed), NotFound where a source is missing.
     """
     with writing(store, wait_s=wait_s, what="Taking the checkpoint"):
@@ -63,8 +64,10 @@ def create(
         try:
             scan = past.scan(writer, progress)
             failpoint.reach("checkpoint.scan")
-            tree = _root(scan, sources)
-            if unless_same and past.newest and past.whole and tree.hex() == past.newest.tree:
+            found: list[Found] = []
+            parts = _virtual(scan, b"", _nested(sources), found)
+            tree = scan.seal(b"", None, NEVER, b"", found, b"".join(parts))
+            if unless_same and past.newest and past.whole and past.same(tree, parts):
                 return past.newest
             moved = _thin(scan) if scan.reader else frozenset()
             new = writer.finish()
@@ -119,6 +122,14 @@ class _Past:
             progress=progress,
         )
 
+    def same(self, tree: bytes, parts: list[bytes]) -> bool:
+        """Whether the newest one holds these parts, whatever it has as `extra`."""
+        if tree.hex() == self.newest.tree:
+            return True
+        with Reader(self._store.packs, self.refs, self._store.key) as opened:
+            before = trees.entries(opened, bytes.fromhex(self.newest.tree))
+        return _apart_from_extra(before) == _apart_from_extra(map(form.decode_entry, parts))
+
     def _open(self) -> Reader:
         self._reader = Reader(self._store.packs, self.refs, self._store.key)
         return self._reader
@@ -128,8 +139,12 @@ class _Past:
             self._reader.close()
 
 
-def _root(scan: Scan, sources: Iterable[Source]) -> bytes:
-    """Keep all sources below the directories their names ask for; the id of the root tree."""
+def _apart_from_extra(parts: Iterable[form.Entry]) -> list[form.Entry]:
+    return [one for one in parts if one.name != b"extra"]
+
+
+def _nested(sources: Iterable[Source]) -> dict:
+    """The sources below the directories that their names ask for."""
     inside: dict = {}
     for source in sources:
         *folders, last = source.name.split("/")
@@ -141,11 +156,11 @@ def _root(scan: Scan, sources: Iterable[Source]) -> bytes:
         if last in at or not last:
             raise Usage("bad-source", f"{source.name!r} is there twice.", "name each source apart")
         at[last] = source
-    return _virtual(scan, b"", inside)
+    return inside
 
 
-def _virtual(scan: Scan, path: bytes, inside: dict) -> bytes:
-    found: list[Found] = []
+def _virtual(scan: Scan, path: bytes, inside: dict, found: list[Found]) -> list[bytes]:
+    """Keep what is inside; the entries of directories, and in `found` the files that `path` itself holds."""
     folders = []
     for text, item in sorted(inside.items(), key=lambda pair: os.fsencode(pair[0])):
         name = os.fsencode(text)
@@ -153,10 +168,13 @@ def _virtual(scan: Scan, path: bytes, inside: dict) -> bytes:
         if isinstance(item, Source):
             entry = _source(scan, below, name, item, found)
         else:
-            entry = form.Entry(form.DIRECTORY, name, 0o700, 0, b"", _virtual(scan, below, item)).encode()
+            files_here: list[Found] = []
+            inner = b"".join(_virtual(scan, below, item, files_here))
+            tree = scan.seal(below, None, NEVER, b"", files_here, inner)
+            entry = form.Entry(form.DIRECTORY, name, 0o700, 0, b"", tree).encode()
         if entry:
             folders.append(entry)
-    return scan.seal(path, None, NEVER, b"", found, b"".join(folders))
+    return folders
 
 
 def _source(scan: Scan, path: bytes, name: bytes, source: Source, found: list[Found]) -> bytes | None:

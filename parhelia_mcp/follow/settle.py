@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from parhelia_mcp import budget, files, notify, workspace
+from parhelia_mcp import budget, credentials, files, notify, workspace
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Corrupted, LocalFault, NotFound, Partial, Problem, Refused, Usage
 from parhelia_mcp.failpoint import reach
@@ -43,38 +43,39 @@ def collect(ctx: Context, session: Session, sandbox: Sandbox, result: dict[str, 
 
 def _keep(ctx: Context, session: Session) -> None:
     """A last checkpoint of a session whose runner died before it could take one; without it the files still land."""
-    from parhelia_mcp.checkpoint.create import Source, create
-    from parhelia_mcp.checkpoint.manifest import AgentFacts, Facts
+    from parhelia_mcp.checkpoint import retention
+    from parhelia_mcp.checkpoint import session as parts
+    from parhelia_mcp.checkpoint.create import create
+    from parhelia_mcp.checkpoint.manifest import AgentFacts, Counters, Facts
     from parhelia_mcp.checkpoint.store import Store
 
-    folder = ctx.task_dir(session.task)
-    if not (folder / "workspace").is_dir():
+    folder, spec = ctx.task_dir(session.task), spec_of(session)
+    workspace = folder / "workspace"
+    if not workspace.is_dir():
         return
     beat = files.read_json(ctx.session_dir(session.task, session.number) / "state.json") or {}
-    agent = beat.get("agent") or {}
-    sources = [Source("workspace", folder / "workspace", exclude=spec_of(session).checkpoint.exclude)]
-    transcript = agent.get("transcript")
-    if transcript and Path(transcript).is_relative_to(folder):
-        talk = Path(transcript)
-        sources += [
-            Source(f"conversation/{talk.name}", talk, optional=True),
-            Source(f"conversation/{talk.stem}", talk.with_suffix(""), optional=True),
-        ]
+    agent, counted = beat.get("agent") or {}, beat.get("counters") or {}
+    kept = list(parts.sources(workspace, folder / "home", agent.get("session_id"), spec.checkpoint.exclude))
     facts = Facts(
         trigger="error",
         task=session.task,
         session=session.id,
         consistent=False,
         agent=AgentFacts(
-            kind=spec_of(session).agent.kind,
+            kind=spec.agent.kind,
             version=agent.get("version"),
             session_id=agent.get("session_id"),
-            cwd=str(folder / "workspace"),
-            transcript=transcript,
+            cwd=str(workspace),
+            transcript=parts.conversation_in(kept),
         ),
+        counters=Counters(
+            turns=int(counted.get("turns", 0)), tokens=int(counted.get("tokens", 0)), usd=counted.get("usd", 0.0)
+        ),
+        expires_at=retention.expires_at("error", now(), spec.checkpoint),
     )
     with suppress(Problem):
-        create(Store(folder / "checkpoints"), sources, facts)
+        key = credentials.checkpoint_key(ctx, make=True) if spec.checkpoint.encrypt else None
+        create(Store(folder / "checkpoints", key), kept, facts)
 
 
 def _prove_gone(sandbox: Sandbox) -> None:

@@ -10,10 +10,11 @@ from parhelia_mcp import credentials, locks
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Corrupted, LocalFault, NotFound, Refused, Unreachable, Usage
 from parhelia_mcp.failpoint import reach
-from parhelia_mcp.follow.session import is_local, open_sandbox
+from parhelia_mcp.follow.session import is_local, open_sandbox, spec_of
 from parhelia_mcp.follow.settle import settle
 from parhelia_mcp.model import Reason, State, moment, now, timestamp
 from parhelia_mcp.providers.base import SandboxSpec
+from parhelia_mcp.spec import CHECKPOINT_KEY, Spec
 from parhelia_mcp.ssh import keys
 from parhelia_mcp.store import Session
 
@@ -83,7 +84,8 @@ def _no_room(ctx: Context, session: Session) -> str:
 
 
 def _sandbox_spec(ctx: Context, session: Session) -> SandboxSpec:
-    kind = (session.spec or {}).get("agent", {}).get("kind")
+    told = spec_of(session)
+    kind = told.agent.kind
     secret = credentials.resolve(ctx) if kind == "claude" else credentials.NONE
     return SandboxSpec(
         name=session.id,
@@ -92,8 +94,16 @@ def _sandbox_spec(ctx: Context, session: Session) -> SandboxSpec:
         tags={"parhelia": "1", "owner": ctx.owner, "task": session.task, "session": session.id},
         region=session.region,
         secrets=secret.secrets,
-        credential={**secret.values, **keys.make(ctx.home, session.id).for_sandbox()},
+        credential={**secret.values, **keys.make(ctx.home, session.id).for_sandbox(), **_key(ctx, told)},
     )
+
+
+def _key(ctx: Context, told: Spec) -> dict[str, str]:
+    """The key of encrypted checkpoints, for a session that takes such or may start from one."""
+    if not (told.checkpoint.encrypt or told.workspace.checkpoint):
+        return {}
+    key = credentials.checkpoint_key(ctx, make=told.checkpoint.encrypt)
+    return {CHECKPOINT_KEY: key.hex()} if key else {}
 
 
 def deliver(ctx: Context, session: Session) -> Session:

@@ -55,6 +55,7 @@ class Room:
     waiting: str = ""  # what it waits for
     in_flight: Callable[[], int] = lambda: 0  # requests under way; set it, or a slow answer counts as no progress
     resting: Callable[[], bool] = lambda: False  # nothing of its work is half done: it is between turns; set it
+    pending: Callable[[], str | None] = lambda: None  # the tool that is at work; set it where there are tools
     active_at: float = field(default_factory=time.monotonic)
     log_bytes: dict[str, int] = field(default_factory=lambda: {"stdout.log": 0, "stderr.log": 0})
     _logs: dict[str, int] = field(default_factory=dict)

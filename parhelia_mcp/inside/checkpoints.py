@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from parhelia_mcp import model, processes
-from parhelia_mcp.errors import Problem
+from parhelia_mcp import files, model, processes, spec
+from parhelia_mcp.errors import Problem, Refused
+from parhelia_mcp.inside import outcome
 from parhelia_mcp.inside.agent import Room
+
+if TYPE_CHECKING:
+    from parhelia_mcp.checkpoint.create import Source
+    from parhelia_mcp.checkpoint.manifest import Facts
 
 FINAL = {"completed": "complete", "failed": "error", "killed": "shutdown"}  # the trigger of the last one, by state
 
 
 class Checkpoints:
-    """Takes the checkpoints of one session, one at a time."""
+    """Takes the checkpoints of one session, one at a time. `screen` gives what a person would see of it."""
 
-    def __init__(self, room: Room, folder: Path) -> None:
+    def __init__(self, room: Room, folder: Path, screen: Callable[[], bytes]) -> None:
         self._room = room
         self._folder = folder
+        self._screen = screen
+        self._seen = room.runtime / "screen.txt"
         self._one = anyio.Lock()
 
     async def every(self) -> None:
@@ -29,37 +37,58 @@ class Checkpoints:
             await anyio.sleep(interval)
             await self.attempt("periodic")
 
-    async def attempt(self, trigger: str, *, at_rest: bool = False) -> None:
+    async def attempt(self, trigger: str) -> None:
         """Take one unless it fails, which is recorded and stops nothing."""
         try:
-            await self.take(trigger, at_rest=at_rest)
+            await self.take(trigger)
         except Problem as problem:
             self._room.emit("warning", f"error: no checkpoint ({trigger}): {problem}", code=problem.code)
 
-    async def take(
-        self, trigger: str, *, note: str = "", pending_tool: str | None = None, at_rest: bool = False
-    ) -> dict[str, Any]:
+    async def take(self, trigger: str, *, note: str = "", pending_tool: str | None = None) -> dict[str, Any]:
         """Keep the session as it is now, its processes stopped meanwhile. Raises Problem.
 
-        It is consistent when nothing was half done: `at_rest`, or the agent says so.
+        It is consistent when the agent says that nothing is half done; else the tool that is at work is named.
         """
-        consistent = at_rest or (self._room.resting() and pending_tool is None)
         async with self._one:
-            seen = await anyio.to_thread.run_sync(self._take, trigger, consistent, pending_tool)
+            pending = pending_tool or self._room.pending()
+            consistent = pending_tool is None and self._room.resting()
+            seen = await anyio.to_thread.run_sync(self._take, trigger, consistent, None if consistent else pending)
         new = seen.pop("new")
         if new:
             kept = f"{seen['files']} files, {seen['bytes']} bytes, {seen['stored_bytes']} stored"
-            self._room.emit("checkpoint", f"checkpoint {seen['checkpoint_id']} ({trigger}): {kept}", note=note, **seen)
+            why = f"{trigger}: {outcome.brief(note)}" if note else trigger
+            self._room.emit("checkpoint", f"checkpoint {seen['checkpoint_id']} ({why}): {kept}", note=note, **seen)
         return seen
 
+    def see(self) -> None:
+        """Remember what the screen shows. A tree that is stopped, or has ended, shows nothing."""
+        if text := self._screen():
+            files.replace(self._seen, text)
+
     def _take(self, trigger: str, consistent: bool, pending_tool: str | None) -> dict[str, Any]:
-        from parhelia_mcp.checkpoint import create, retention
-        from parhelia_mcp.checkpoint.manifest import AgentFacts, Counters, Facts
+        from parhelia_mcp.checkpoint import create, retention, session
         from parhelia_mcp.checkpoint.store import Store
 
         room, policy = self._room, self._room.spec.checkpoint
+        store = Store(self._folder, _required_key(room.credential) if policy.encrypt else None)
+        before = model.timestamp()
+        self.see()
+        with processes.stopped(lambda: processes.members(room.spec.session, room.spared, room.spared)):
+            kept = list(
+                session.sources(room.workspace, room.home, room.agent.get("session_id"), policy.exclude, self._seen)
+            )
+            facts = self._facts(trigger, consistent, pending_tool, kept)
+            made = create.create(store, kept, facts, unless_same=trigger == "periodic")
+        retention.retain(store, policy, model.now())
+        return {"new": made.created_at >= before, **shown(made)}
+
+    def _facts(self, trigger: str, consistent: bool, pending_tool: str | None, kept: list[Source]) -> Facts:
+        from parhelia_mcp.checkpoint import retention, session
+        from parhelia_mcp.checkpoint.manifest import AgentFacts, Counters, Facts
+
+        room = self._room
         counted, agent = room.counters, room.agent
-        facts = Facts(
+        return Facts(
             trigger=trigger,
             task=room.spec.task,
             session=room.spec.session,
@@ -73,30 +102,12 @@ class Checkpoints:
                 version=agent.get("version"),
                 session_id=agent.get("session_id"),
                 cwd=str(room.workspace),
-                transcript=agent.get("transcript"),
+                transcript=session.conversation_in(kept),
             ),
             env_names=tuple(sorted(room.env)),
-            expires_at=retention.expires_at(trigger, model.now(), policy),
+            tmux=session.SCREEN if any(one.name == session.SCREEN for one in kept) else None,
+            expires_at=retention.expires_at(trigger, model.now(), room.spec.checkpoint),
         )
-        store = Store(self._folder)
-        before = model.timestamp()
-        with processes.stopped(lambda: processes.members(room.spec.session, room.spared, room.spared)):
-            made = create.create(store, self._sources(), facts, unless_same=trigger == "periodic")
-        retention.retain(store, policy, model.now())
-        return {"new": made.created_at >= before, **shown(made)}
-
-    def _sources(self) -> list[Any]:
-        from parhelia_mcp.checkpoint.create import Source
-
-        room = self._room
-        sources = [Source("workspace", room.workspace, exclude=room.spec.checkpoint.exclude)]
-        if transcript := room.agent.get("transcript"):
-            conversation = Path(transcript)
-            sources += [
-                Source(f"conversation/{conversation.name}", conversation, optional=True),
-                Source(f"conversation/{conversation.stem}", conversation.with_suffix(""), optional=True),
-            ]
-        return sources
 
 
 def shown(made: Any) -> dict[str, Any]:
@@ -119,18 +130,15 @@ def shown(made: Any) -> dict[str, Any]:
     }
 
 
-def restore(folder: Path, checkpoint: str, workspace: Path, conversation: Path, aside: Path) -> None:
-    """Make `workspace`, which is empty or absent, and the conversation what they were. Raises Problem.
+def key(credential: Mapping[str, str]) -> bytes | None:
+    """The key of encrypted checkpoints, where one came with the credential."""
+    given = credential.get(spec.CHECKPOINT_KEY)
+    return bytes.fromhex(given) if given else None
 
-    A conversation that is there goes `aside`, out of the client's sight: it may be a later form of the same one.
-    """
-    from parhelia_mcp.checkpoint import restore as restoring
-    from parhelia_mcp.checkpoint.store import Store, load
 
-    store = Store(folder)
-    wanted = load(store, checkpoint)
-    restoring.restore(store, wanted, workspace, force=True)
-    if wanted.agent.transcript:
-        if conversation.exists():
-            conversation.rename(aside)
-        restoring.restore(store, wanted, conversation, part="conversation", force=True)
+def _required_key(credential: Mapping[str, str]) -> bytes:
+    found = key(credential)
+    if found is None:
+        what = "Checkpoints of this session are to be encrypted and its runner was given no key; none was taken."
+        raise Refused("key-needed", what, "start the next session: parhelia resume")
+    return found

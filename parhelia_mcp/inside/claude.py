@@ -17,6 +17,7 @@ import anyio
 from anyio.abc import Process, TaskGroup
 
 from parhelia_mcp import files, model
+from parhelia_mcp.checkpoint import session
 from parhelia_mcp.errors import Refused, Unreachable
 from parhelia_mcp.inside import claude_home, stream, wire
 from parhelia_mcp.inside.agent import End, Room
@@ -63,10 +64,12 @@ class Claude:
         meter = self._make_meter(token)
         room.in_flight = lambda: meter.in_flight
         room.resting = lambda: not self._talk.turn
+        room.pending = lambda: self._talk.pending
         async with anyio.create_task_group() as group:
             port = await group.start(meter.serve)
             group.start_soon(self._end_when_exhausted, meter)
             env = claude_home.environment(room.env, port, token, room.spec.agent.credential_kind, self._mode)
+            env["PARHELIA_CONTROL"] = str(room.runtime / "agent")
             settings = claude_home.write(room.home, room.workspace, env, self._mode)
             end = await self._client({**room.env, **env}, settings)
             group.cancel_scope.cancel()
@@ -144,7 +147,7 @@ class Claude:
     async def _client(self, env: Mapping[str, str], settings: Path) -> End:
         """Start the client, say the first message, follow it to its end."""
         room = self._room
-        transcript = claude_home.transcript(room.home, self._id) if room.spec.agent.resume else None
+        transcript = session.transcript(room.home, self._id) if room.spec.agent.resume else None
         self._known = claude_home.taken_in(transcript)
         try:
             process = self._process = await room.spawn(self._argv(settings, transcript), env=env, stdin=subprocess.PIPE)
@@ -275,7 +278,7 @@ class Claude:
         self._room.changed()
 
     def _turn_ended(self) -> None:
-        transcript = claude_home.transcript(self._room.home, self._id)
+        transcript = session.transcript(self._room.home, self._id)
         self._room.agent["transcript"] = str(transcript) if transcript else None
         self._room.counters["turns"] = self._talk.turns
         self._room.changed()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from parhelia_mcp import files
 from parhelia_mcp.errors import LocalFault
 
 SETTINGS = ".claude/parhelia-settings.json"
+HOOK_S = 3600  # a hook that is past its time is left out and the tool runs: more than any checkpoint takes
+HOOKS = ("a checkpoint before risky commands (PreToolUse Bash)",)
 TAKEN_IN = re.compile(rb'"source_uuid":"([0-9a-f-]{36})"')
 SWITCHES = {  # nothing but the Messages API is called
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
@@ -72,12 +76,15 @@ def _settings(env: Mapping[str, str], mode: str) -> dict[str, Any]:
         "cleanupPeriodDays": 365,
         "skipDangerousModePermissionPrompt": True,
         "permissions": {"defaultMode": mode, "allow": ["Bash(git:*)"] if mode == "acceptEdits" else []},
+        "disableAllHooks": False,
+        "hooks": {"PreToolUse": [{"matcher": "Bash", "hooks": [_hook()]}]},
     }
 
 
-def transcript(home: Path, conversation: str) -> Path | None:
-    """The file of the conversation, under whatever directory's name; None before the first turn was written."""
-    return next((home / ".claude" / "projects").glob(f"*/{conversation}.jsonl"), None)
+def _hook() -> dict[str, Any]:
+    script = Path(__file__).with_name("session_hook.py")
+    command = shlex.join((sys.executable, "-I", "-S", str(script)))
+    return {"type": "command", "command": command, "timeout": HOOK_S}
 
 
 def taken_in(path: Path | None) -> set[str]:

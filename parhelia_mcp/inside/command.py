@@ -45,7 +45,10 @@ class Command:
                 pumps.start_soon(self._pump, process.stderr, room.stderr)
             group.cancel_scope.cancel()
         code = await process.wait()
-        code = code if code >= 0 else 128 - code
+        room.resting = lambda: code >= 0
+        return self._judged(code if code >= 0 else 128 - code)
+
+    def _judged(self, code: int) -> End:
         if code == 0:
             return End(True, 0, None, "the command ended with exit code 0")
         cause = f" ({signal.Signals(code - 128).name})" if code - 128 in set(signal.Signals) else ""

@@ -53,9 +53,10 @@ class Requests:
         return await self._runner.checkpoints.take(trigger, note=str(args.get("note") or ""))
 
     async def _risky(self, args: Args) -> dict[str, Any]:
-        """Take a checkpoint before the agent does what may harm; `tool` is what it is about to do."""
+        """Take a checkpoint before the agent does what may harm: the `command` of a `tool`."""
         self._working()
-        return await self._runner.checkpoints.take("risky", pending_tool=str(args.get("tool") or "unknown")[:200])
+        tool, command = (str(args.get(name) or "") for name in ("tool", "command"))
+        return await self._runner.checkpoints.take("risky", note=command[:200], pending_tool=tool[:200] or "unknown")
 
     async def _send(self, args: Args) -> dict[str, Any]:
         """Deliver a message once, however often it is asked for under the same id."""

@@ -20,7 +20,7 @@ import anyio
 
 from parhelia_mcp import files, locks, model, processes, spec
 from parhelia_mcp.errors import Problem
-from parhelia_mcp.inside import checkpoints, control, limits, outcome, owner, ssh, status_line
+from parhelia_mcp.inside import checkpoints, claude_home, control, limits, outcome, owner, ssh, status_line
 from parhelia_mcp.inside.__main__ import REFUSED
 from parhelia_mcp.inside.agent import Agent, End, Room
 from parhelia_mcp.inside.journal import Journal
@@ -195,7 +195,7 @@ class Runner:
             if told is None:
                 return None
             self.room = self._make_room(told)
-            self.checkpoints = checkpoints.Checkpoints(self.room, self.task_dir / "checkpoints")
+            self.checkpoints = checkpoints.Checkpoints(self.room, self.task_dir / "checkpoints", self.terminal.screen)
             await self._prepare(self.room)
             return await self._run(self.room) if self.ending is None else None
         except Problem as problem:
@@ -240,8 +240,8 @@ class Runner:
     async def _prepare(self, room: Room) -> None:
         told = room.spec
         self.emit("config", f"config: {outcome.configuration(told)}", agent=told.agent.kind, sizes=told.sizes)
-        hooks = ", ".join(told.agent.hooks) or "none"
-        self.emit("hook", f"hook: in-session hooks: {hooks}", hooks=list(told.agent.hooks))
+        hooks = [*(claude_home.HOOKS if told.agent.kind == "claude" else ()), *told.agent.hooks]
+        self.emit("hook", f"hook: in-session hooks: {', '.join(hooks) or 'none'}", hooks=hooks)
         await anyio.to_thread.run_sync(self._unpack, room)
         if self.owner is not None:
             await anyio.to_thread.run_sync(self.owner.give, self.workspace)
@@ -256,10 +256,13 @@ class Runner:
             kept = self.workspace.with_name(f"{self.workspace.name}.{told.number - 1}")
             self.workspace.rename(kept)
         if told.workspace.checkpoint is not None:
-            conversation = room.home / ".claude" / "projects" / outcome.slug(self.workspace)
+            from parhelia_mcp.checkpoint import session
+            from parhelia_mcp.checkpoint.store import Store, load
+
+            store = Store(self.task_dir / "checkpoints", checkpoints.key(room.credential))
             aside = self.task_dir / f"conversation.{told.number - 1}"
-            store = self.task_dir / "checkpoints"
-            checkpoints.restore(store, told.workspace.checkpoint, self.workspace, conversation, aside)
+            wanted = load(store, told.workspace.checkpoint)
+            session.restore(store, wanted, self.workspace, room.home, outcome.slug(self.workspace), aside)
             return
         from parhelia_mcp import workspace
 
@@ -323,6 +326,8 @@ class Runner:
         self.phase = "ending"
         self.write_state()
         room = self.room
+        if room:
+            await anyio.to_thread.run_sync(self.checkpoints.see)
         left = await anyio.to_thread.run_sync(processes.end, room.left) if room else set()
         if left:
             self.emit("warning", f"{len(left)} processes are still there after SIGKILL", pids=sorted(left))
@@ -334,7 +339,7 @@ class Runner:
         if room is not None and self.agent is not None:
             collected = await anyio.to_thread.run_sync(self._collect, room.spec)
             if result["reason"] != Reason.DISK_FULL:
-                await self.checkpoints.attempt(checkpoints.FINAL[result["state"]], at_rest=True)
+                await self.checkpoints.attempt(checkpoints.FINAL[result["state"]])
         self.ballast.unlink(missing_ok=True)
         self.emit("result", outcome.last_line(result, collected), **result)
         document = {"v": 1, "session": self.session, **result, "text": end.text if end else ""}

@@ -57,6 +57,11 @@ class Conversation:
     def idle(self) -> bool:
         return not self.turn and not self.background
 
+    @property
+    def pending(self) -> str | None:
+        """The tool whose call has waited longest for its result."""
+        return next((said.partition(" ")[0] for said in self._calls.values()), None)
+
     def take(self, event: Mapping[str, Any]) -> list[Entry]:
         """What the event means for the journal; most mean nothing."""
         match event.get("type"):

@@ -76,6 +76,22 @@ class Terminal:
         )
         return "" if started.returncode == 0 else f"tmux did not start: {started.stderr.decode(errors='replace')[:300]}"
 
+    def screen(self) -> bytes:
+        """What the windows of the agent and the shell show now; nothing where tmux does not answer."""
+        windows = (f"={SESSION}:{name}" for name in ("agent", "shell"))
+        looks = [part for window in windows for part in (";", "capture-pane", "-p", "-t", window)]
+        try:
+            seen = subprocess.run(
+                ["tmux", "-S", str(self.socket), *looks[1:]],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=2,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return b""
+        return seen.stdout.rstrip() + b"\n" if seen.returncode == 0 else b""
+
     def status(self, text: str) -> None:
         """Show `text` in the status line; tmux would obey a `#` in it, so there is none. Call it in a thread."""
         line = clean(text).replace("#", "")

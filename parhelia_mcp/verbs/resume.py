@@ -11,13 +11,13 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from parhelia_mcp import files, follow, sessions, task_checkpoints
-from parhelia_mcp.checkpoint import create, restore
+from parhelia_mcp.checkpoint import create, restore, retention
 from parhelia_mcp.checkpoint.manifest import Facts, Manifest
 from parhelia_mcp.checkpoint.store import Store
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Busy, Refused, Usage
-from parhelia_mcp.model import session_id
-from parhelia_mcp.spec import Spec
+from parhelia_mcp.model import now, session_id
+from parhelia_mcp.spec import CheckpointPolicy, Spec
 from parhelia_mcp.store import Session
 from parhelia_mcp.verbs import submit
 
@@ -160,7 +160,7 @@ def _home(
             "name another directory",
         )
     store = task_checkpoints.mirrored(ctx, session, packs=True)
-    saved = _save_first(store, session, target) if force else None
+    saved = _save_first(store, session, target, submit.policy_for(ctx)) if force else None
     progress = (lambda files, count: seen(files, count, chosen.bytes)) if seen else None
     done = restore.restore(store, chosen, target, force=force, progress=progress)
     command = f"cd {shlex.quote(str(target))}"
@@ -189,13 +189,17 @@ def _home(
     )
 
 
-def _save_first(store: Store, session: Session, target: Path) -> str | None:
+def _save_first(store: Store, session: Session, target: Path, policy: CheckpointPolicy) -> str | None:
     """What a forced restore is about to replace, as a checkpoint of its own."""
     if not target.is_dir() or not any(target.iterdir()):
         return None
-    return create.create(
-        store, [create.Source("workspace", target)], Facts(trigger="safety", task=session.task, session=session.id)
-    ).id
+    facts = Facts(
+        trigger="safety",
+        task=session.task,
+        session=session.id,
+        expires_at=retention.expires_at("safety", now(), policy),
+    )
+    return create.create(store, [create.Source("workspace", target)], facts).id
 
 
 def _keep_out_of_git(target: Path) -> None:

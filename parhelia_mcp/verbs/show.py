@@ -12,6 +12,8 @@ from parhelia_mcp.model import State, dollars
 from parhelia_mcp.plain import clean, line
 from parhelia_mcp.store import Session
 
+MOST_CHECKPOINTS = 20
+
 
 class Request(BaseModel, extra="forbid"):
     """Show one task."""
@@ -94,12 +96,24 @@ def result(ctx: Context, session: Session) -> Result:
         last_activity=line(session.last_activity or "") or None,
         last_event_at=session.last_event_at,
         workspace_path=_workspace(ctx, session),
-        checkpoints=[],
+        checkpoints=_checkpoints(ctx, session),
         result=dict(session.result) if session.result else None,
         attach=f"parhelia attach {session.task}" if session.live and session.handle else None,
         diagnosis=None,
         sessions=[other.id for other in ctx.store.sessions(session.task)],
     )
+
+
+def _checkpoints(ctx: Context, session: Session) -> list[dict[str, Any]]:
+    """What was kept of the task up to this session, newest first, as far as it lies on this machine."""
+    if not (ctx.task_dir(session.task) / "checkpoints" / "manifests").is_dir():
+        return []
+    from parhelia_mcp import task_checkpoints  # the store is read only where there is one
+    from parhelia_mcp.verbs import checkpoint
+
+    wanted = {"checkpoint_id", "session_id", "trigger", "created_at", "consistent", "pending_tool", "files", "bytes"}
+    kept = task_checkpoints.of_session(ctx, session)[::-1]
+    return [checkpoint.row(one).model_dump(include=wanted) for one in kept[:MOST_CHECKPOINTS]]
 
 
 def _workspace(ctx: Context, session: Session) -> str | None:

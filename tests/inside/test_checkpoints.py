@@ -8,11 +8,11 @@ import socket
 from pathlib import Path
 
 from parhelia_mcp import processes, spec
-from parhelia_mcp.checkpoint.create import Source, create
+from parhelia_mcp.checkpoint import session as session_parts
+from parhelia_mcp.checkpoint.create import create
 from parhelia_mcp.checkpoint.manifest import AgentFacts, Facts
 from parhelia_mcp.checkpoint.restore import restore
 from parhelia_mcp.checkpoint.store import Store, list_all
-from parhelia_mcp.inside import checkpoints
 from tests.inside.session import Session, until
 
 
@@ -117,22 +117,35 @@ def test_a_stopped_tree_goes_on_and_what_was_stopped_stays_so() -> None:
 
 
 def test_the_conversation_comes_back_and_a_later_one_is_out_of_sight(tmp_path: Path) -> None:
-    (tmp_path / "work").mkdir()
-    (tmp_path / "talk.jsonl").write_text("then\n")
-    (tmp_path / "talk" / "subagents").mkdir(parents=True)
+    work, home = tmp_path / "work", tmp_path / "home"
+    project, tasks = home / ".claude/projects/-slug", home / ".claude/tasks/talk"
+    for folder in (work, project / "talk/subagents", tasks):
+        folder.mkdir(parents=True)
+    (project / "talk.jsonl").write_text("then\n")
+    (tasks / "1.json").write_text("{}")
     store = Store(tmp_path / "checkpoints")
-    sources = [
-        Source("workspace", tmp_path / "work"),
-        Source("conversation/talk.jsonl", tmp_path / "talk.jsonl"),
-        Source("conversation/talk", tmp_path / "talk"),
-    ]
-    facts = Facts(trigger="manual", agent=AgentFacts(kind="claude", session_id="talk", transcript="talk.jsonl"))
-    made = create(store, sources, facts)
-    there = tmp_path / "home" / "-slug"
-    there.mkdir(parents=True)
-    (there / "talk.jsonl").write_text("then\nlater\n")
-    checkpoints.restore(store.path, made.hash, tmp_path / "new", there, tmp_path / "aside")
-    assert (there / "talk.jsonl").read_text() == "then\n"
-    assert (there / "talk" / "subagents").is_dir()
-    assert (tmp_path / "aside" / "talk.jsonl").read_text() == "then\nlater\n"
-    assert [path.name for path in there.parent.iterdir()] == ["-slug"]
+    sources = list(session_parts.sources(work, home, "talk", ()))
+    talk = session_parts.conversation_in(sources)
+    made = create(store, sources, Facts(trigger="manual", agent=AgentFacts(session_id="talk", transcript=talk)))
+    (project / "talk.jsonl").write_text("then\nlater\n")
+    (tasks / "2.json").write_text("{}")
+    session_parts.restore(store, made, tmp_path / "new", home, "-slug", tmp_path / "aside")
+    assert (project / "talk.jsonl").read_text() == "then\n"
+    assert (project / "talk/subagents").is_dir()
+    assert [path.name for path in tasks.iterdir()] == ["1.json"]
+    assert (tmp_path / "aside/talk.jsonl").read_text() == "then\nlater\n"
+    assert [path.name for path in project.parent.iterdir()] == ["-slug"]
+
+
+def test_a_conversation_that_leads_elsewhere_is_not_kept(tmp_path: Path) -> None:
+    work, home = tmp_path / "work", tmp_path / "home"
+    project = home / ".claude/projects/-slug"
+    for folder in (work, project, home / ".claude/tasks"):
+        folder.mkdir(parents=True)
+    (tmp_path / "secret").write_text("not the agent's")
+    (project / "talk.jsonl").symlink_to(tmp_path / "secret")
+    assert [one.name for one in session_parts.sources(work, home, "talk", ())] == ["workspace"]
+    (project / "talk.jsonl").unlink()
+    (project / "talk.jsonl").write_text("mine")
+    (home / ".claude/tasks/talk").symlink_to(tmp_path)
+    assert "extra/tasks" not in [one.name for one in session_parts.sources(work, home, "talk", ())]
