@@ -78,3 +78,101 @@ def test_a_repository_cannot_turn_the_hook_off(front: Front) -> None:
         task = front.json("submit", "clean up", env=at(api))["task_id"]
         done(front, task)
     assert [one["trigger"] for one in taken(front, task)] == ["risky", "complete"]
+
+
+def killed_in_a_tool_call(front: Front, tmp_path: Path) -> str:
+    """A task whose client was killed while its second command ran."""
+    wait = f"echo first > first.txt; while [ ! -e {tmp_path / 'go'} ]; do sleep 0.1; done"
+    with fake_api([say("I begin.") + use("Bash", command="git status"), use("Bash", command=wait)]) as api:
+        task = front.json("submit", "the magic word is xyzzy", env=at(api))["task_id"]
+        folder = front.home / "tasks" / task
+        eventually(lambda: (folder / "workspace/first.txt").exists(), within=40, what="the tool call")
+        os.kill(json.loads((folder / "sessions/1/state.json").read_text())["agent"]["pid"], signal.SIGKILL)
+        assert front.until(task, "failed", "lost")["session_id"] == f"{task}.1"
+    return task
+
+
+def test_a_conversation_killed_in_a_tool_call_goes_on_where_it_was(front: Front, tmp_path: Path) -> None:
+    task = killed_in_a_tool_call(front, tmp_path)
+    (kept,) = taken(front, task)
+    assert (kept["trigger"], kept["consistent"], kept["pending_tool"]) == ("error", False, "Bash")
+    for number, name in ((2, "second"), (3, "third")):
+        with fake_api([use("Bash", command=f"pwd; echo {name} > {name}.txt"), say(f"{name} is done")]) as api:
+            front.json("resume", task, env=at(api))
+            assert done(front, task)["session_id"] == f"{task}.{number}"
+            said = json.dumps(api.messages[0].body["messages"])
+            assert "the magic word is xyzzy" in said
+            assert "I begin." in said
+            assert str(front.home / "tasks" / task / "workspace") in json.dumps(api.messages[1].body["messages"])
+    tree = front.git("ls-tree", "--name-only", f"refs/parhelia/{task}/3").split()
+    assert {"first.txt", "second.txt", "third.txt"} <= set(tree)
+    (projects,) = (front.home / "tasks" / task / "home/.claude/projects").iterdir()
+    assert len(list(projects.glob("*.jsonl"))) == 1
+
+
+def test_the_command_that_is_printed_continues_the_conversation_at_home(front: Front, tmp_path: Path) -> None:
+    with fake_api([use("Write", file_path="note.txt", content="kept\n"), say("I wrote it down.")]) as api:
+        task = front.json("submit", "the magic word is xyzzy", env=at(api))["task_id"]
+        done(front, task)
+    target = tmp_path / "my work"
+    command = front.json("resume", task, "--target", str(target))["next"]
+    assert command.startswith(f"cd '{target}' && claude --resume ")
+    assert (target / "a.txt").read_text() == "one\n"
+    with fake_api([say("As I said.")]) as api:
+        headless = command.replace("claude --resume", "claude -p 'and now?' --resume")
+        run = subprocess.run(
+            ["sh", "-c", headless],
+            env=client_env(tmp_path / "home", api.url, trust=(target,)) | {"PATH": front.env["PATH"]},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert run.stdout.strip() == "As I said.", run
+        said = json.dumps(api.messages[0].body["messages"])
+    assert "the magic word is xyzzy" in said
+    assert "I wrote it down." in said
+    assert front.git("status", "--porcelain", cwd=target) == "?? note.txt\n"
+
+
+def test_a_fork_continues_the_conversation_at_a_path_of_its_own(front: Front) -> None:
+    with fake_api([say("I listen.")]) as api:
+        task = front.json("submit", "the magic word is xyzzy", env=at(api))["task_id"]
+        done(front, task)
+    (kept,) = taken(front, task)
+    with fake_api([use("Bash", command="pwd"), say("Which was xyzzy.")]) as api:
+        fork = front.json("submit", "what was it?", "--from-checkpoint", kept["checkpoint_id"], env=at(api))["task_id"]
+        done(front, fork)
+        said = json.dumps(api.messages[-1].body["messages"])
+    assert "the magic word is xyzzy" in said
+    assert "what was it?" in said
+    assert str(front.home / "tasks" / fork / "workspace") in said
+    (project,) = (front.home / "tasks" / fork / "home/.claude/projects").iterdir()
+    assert project.name == re.sub(r"[^A-Za-z0-9]", "-", str(front.home / "tasks" / fork / "workspace"))
+    assert len(taken(front, task)) == 1
+    assert taken(front, fork)[-1]["session_id"] == f"{fork}.1"
+
+
+def test_a_checkpoint_says_what_it_holds(front: Front) -> None:
+    script = [use("TaskCreate", subject="Write tests", description="all of them"), say("I have a list.")]
+    with fake_api(script) as api:
+        task = front.json("submit", "plan", env=at(api))["task_id"]
+        done(front, task)
+    (kept,) = taken(front, task)
+    shown = front.json("checkpoint", "show", kept["checkpoint_id"])
+    manifest = shown["manifest"]
+    agent = manifest["agent"]
+    assert agent["transcript"] == f"conversation/{agent['session_id']}.jsonl"
+    assert agent["cwd"] == str(front.home / "tasks" / task / "workspace")
+    assert re.fullmatch(r"\d+\.\d+\.\d+", agent["version"])
+    assert manifest["counters"]["turns"] == 1
+    assert manifest["counters"]["tokens"] > 0
+    assert manifest["counters"]["usd"] > 0
+    assert {"HOME", "PATH"} <= set(manifest["env_names"])
+    assert front.env["ANTHROPIC_API_KEY"] not in json.dumps(manifest)
+    assert "I have a list." in shown["screen"]
+    assert shown["conversation"]["lines"] > 2
+    assert shown["tasks"] == 1
+    text = front.text("checkpoint", "show", kept["checkpoint_id"])
+    assert "I have a list." in text
+    assert f"Claude Code {agent['version']}" in text

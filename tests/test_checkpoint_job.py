@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.claude_client import claude_path
-from tests.fake_api import fake_api, say, use
 from tests.front import Front, eventually
 
 
@@ -167,38 +165,3 @@ def test_a_session_whose_runner_was_killed_is_lost_and_resumes_with_its_files(
     front.json("resume", task)
     done = front.until(task, "completed")
     assert done["session_id"] == f"{task}.2"
-
-
-def test_a_conversation_killed_in_a_tool_call_goes_on_where_it_was(users, tmp_path: Path) -> None:
-    front = users(PATH=f"{claude_path().parent}:/usr/bin:/bin", ANTHROPIC_API_KEY="sk-ant-a-test")
-    front.repository()
-    go = tmp_path / "go"
-    wait = f"git --version; echo first > first.txt; while [ ! -e {go} ]; do sleep 0.1; done"
-    script = [say("I begin."), use("Bash", command="git status"), use("Bash", command=wait)]
-    with fake_api([script[0] + script[1], script[2]]) as api:
-        task = front.json(
-            "submit",
-            "the magic word is xyzzy",
-            env={
-                "ANTHROPIC_BASE_URL": api.url,
-                "PARHELIA_AGENT_PERMISSION_MODE": "bypassPermissions",
-                "IS_SANDBOX": "1",
-            },
-        )["task_id"]
-        folder = front.home / "tasks" / task
-        eventually(lambda: (folder / "workspace" / "first.txt").exists(), within=40, what="the tool call")
-        os.kill(json.loads((folder / "sessions/1/state.json").read_text())["agent"]["pid"], signal.SIGKILL)
-        assert front.until(task, "failed", "lost")["session_id"] == f"{task}.1"
-    for number, name in ((2, "second"), (3, "third")):
-        with fake_api([use("Bash", command=f"echo {name} > {name}.txt"), say(f"{name} is done")]) as api:
-            env = {
-                "ANTHROPIC_BASE_URL": api.url,
-                "PARHELIA_AGENT_PERMISSION_MODE": "bypassPermissions",
-                "IS_SANDBOX": "1",
-            }
-            front.json("resume", task, env=env)
-            done = front.until(task, "completed", "failed", within=60)
-            assert (done["state"], done["session_id"]) == ("completed", f"{task}.{number}"), done
-            assert "xyzzy" in json.dumps(api.messages[0].body)
-    tree = front.git("ls-tree", "--name-only", f"refs/parhelia/{task}/3").split()
-    assert {"first.txt", "second.txt", "third.txt"} <= set(tree)

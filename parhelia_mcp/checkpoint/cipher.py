@@ -9,6 +9,7 @@ from parhelia_mcp.checkpoint.faults import damaged
 from parhelia_mcp.errors import Refused
 
 PLAIN = bytes(8)
+KEY_HINT = "put back keys/checkpoint in PARHELIA_HOME as it was when the checkpoint was made"
 
 
 class Cipher:
@@ -70,8 +71,8 @@ def cipher_for(key_name: bytes, key: bytes | None, what: str) -> Cipher:
     if key_name == PLAIN:
         return Cipher(None)
     if key is None:
-        raise Refused("key-needed", f"{what} is encrypted.", "put back the key file the checkpoint was made with")
+        raise Refused("key-needed", f"{what} is encrypted.", KEY_HINT)
     cipher = Cipher(key)
     if cipher.name != key_name:
-        raise Refused("wrong-key", f"{what} was encrypted with another key.", "put back the key file it was made with")
+        raise Refused("wrong-key", f"{what} was encrypted with another key.", KEY_HINT)
     return cipher

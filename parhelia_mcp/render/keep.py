@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from parhelia_mcp.model import moment, timestamp
 from parhelia_mcp.render.text import age, colour, money, pairs, size, state, table
 
 if TYPE_CHECKING:
@@ -19,13 +20,17 @@ def checkpoints(result: verbs.checkpoint.ListResult) -> str:
             one.trigger,
             str(one.files),
             size(one.bytes),
+            _expiry(one),
             _kept(one),
         )
         for one in result.checkpoints
     ]
     text = (
         table(
-            ("CHECKPOINT", "SESSION", "AGE", "WHY", "FILES", "SIZE", "STATE"), rows, spare=(4, 5, 3, 2), right=(2, 4, 5)
+            ("CHECKPOINT", "SESSION", "AGE", "WHY", "FILES", "SIZE", "EXPIRES", "STATE"),
+            rows,
+            spare=(4, 5, 6, 3, 2),
+            right=(2, 4, 5),
         )
         or "no checkpoints"
     )
@@ -38,6 +43,16 @@ def _kept(one: verbs.checkpoint.Row) -> str:
     )
 
 
+def _expiry(one: verbs.checkpoint.Row) -> str:
+    """When retention may take it, and whether that is later than for periodic ones."""
+    if one.pinned:
+        return "never (pinned)"
+    if one.expires_at is None:
+        return "-"
+    longer = " (kept longer)" if one.kept_longer else ""
+    return f"in {age(timestamp(), moment(one.expires_at))}{longer}"
+
+
 def checkpoint(one: verbs.checkpoint.Row) -> str:
     lines = pairs(
         [
@@ -47,13 +62,34 @@ def checkpoint(one: verbs.checkpoint.Row) -> str:
             ("state", _kept(one)),
             ("holds", f"{one.files} files, {size(one.bytes)} ({size(one.stored_bytes)} stored)"),
             ("parent", one.parent),
-            ("expires", one.expires_at),
+            ("expires", f"{one.expires_at}, {_expiry(one)}" if one.expires_at else None),
             ("turns", str(one.turns) if one.turns else None),
+            *_inside(one),
         ]
     )
     skipped = [f"skipped: {each['path']} ({each['why']})" for each in one.skipped]
     secrets = [f"looks like a secret, kept: {path}" for path in getattr(one, "sensitive", ())]
-    return "\n".join([lines, *skipped, *(f"changed while read: {path}" for path in one.changed), *secrets])
+    screen = getattr(one, "screen", None)
+    shown = ["screen:", *(f"  {line}" for line in screen.splitlines())] if screen else []
+    return "\n".join([lines, *skipped, *(f"changed while read: {path}" for path in one.changed), *secrets, *shown])
+
+
+def _inside(one: verbs.checkpoint.Row) -> list[tuple[str, str | None]]:
+    """What is said of a checkpoint's contents, where somebody asked for one alone."""
+    manifest = getattr(one, "manifest", None)
+    if manifest is None:
+        return []
+    agent, counters, talk = manifest["agent"], manifest["counters"], one.conversation
+    who = "Claude Code" if agent["kind"] == "claude" else agent["kind"]
+    torn = "" if talk is None or talk.whole else ", the last one torn"
+    return [
+        ("agent", f"{who} {agent['version'] or ''}".strip() + (f" in {agent['cwd']}" if agent["cwd"] else "")),
+        ("conversation", f"{talk.path}, {talk.lines} lines{torn}" if talk else None),
+        ("tasks", str(one.tasks) if one.tasks else None),
+        ("tokens", f"{counters['tokens']}, {money(counters['usd'])}" if counters["tokens"] else None),
+        ("environment", " ".join(manifest["env_names"])),
+        ("locked", one.locked),
+    ]
 
 
 def difference(result: verbs.checkpoint.DiffResult, *, stat: bool) -> str:

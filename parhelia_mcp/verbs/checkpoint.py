@@ -23,6 +23,7 @@ from parhelia_mcp.plain import clean
 
 TAKE_S = 900.0
 MOST_LISTED = 50  # paths of skipped and changed files in one answer
+MOST_SCREEN = 32 << 10
 SENSITIVE = re.compile(
     r"(^|/)(\.env(\.[^/]*)?|[^/]*\.(pem|key|p12|pfx|keystore|jks)|id_(rsa|dsa|ecdsa|ed25519)|\.netrc|\.npmrc|\.pypirc|\.pgpass"
     r"|\.git-credentials|[^/]*credentials[^/]*|[^/]*secrets?\.(ya?ml|json|toml|env))$",
@@ -47,6 +48,7 @@ class Row(BaseModel):
     skipped: list[dict[str, str]]
     changed: list[str]
     expires_at: str | None
+    kept_longer: bool = False  # than periodic ones, because of why it was taken
     pinned: bool = False
     parent: str | None = None
     turns: int = 0
@@ -78,11 +80,23 @@ class OneRequest(BaseModel, extra="forbid"):
     id: str
 
 
+class Conversation(BaseModel):
+    """The transcript in a checkpoint; `whole` is false where its last line was being written."""
+
+    path: str
+    lines: int
+    whole: bool
+
+
 class ShowResult(Row):
     """One checkpoint with its whole manifest."""
 
     manifest: dict[str, Any]
+    conversation: Conversation | None = None
+    tasks: int = 0  # entries of the agent's task list
+    screen: str | None = None
     sensitive: list[str] = []  # files that look like secrets, kept all the same
+    locked: str | None = None  # why what is inside could not be read
 
 
 class DiffRequest(BaseModel, extra="forbid"):
@@ -172,16 +186,31 @@ def list_(ctx: Context, request: ListRequest) -> ListResult:
 def show(ctx: Context, request: OneRequest) -> ShowResult:
     session, found = task_checkpoints.find(ctx, request.id)
     store = task_checkpoints.mirrored(ctx, session, packs=True)
-    return ShowResult(**row(found).model_dump(), manifest=found.as_dict(), sensitive=_sensitive(store, found))
+    try:
+        inside = _inside_of(store, found)
+    except Refused as locked:
+        inside = {"locked": clean(str(locked))}
+    return ShowResult(**row(found).model_dump(), manifest=found.as_dict(), **inside)
 
 
-def _sensitive(store: Store, found: Manifest) -> list[str]:
-    """The files that look like secrets: kept like every other, and named so that nobody is surprised."""
+def _inside_of(store: Store, found: Manifest) -> dict[str, Any]:
+    """What only the packs say. Files that look like secrets are named, so that nobody is surprised."""
     with stores.reader(store, found) as opened:
         paths = [
             os.fsdecode(path) for path, entry in trees.walk(opened, bytes.fromhex(found.tree)) if entry.kind == FILE
         ]
-    return [shown(path) for path in paths if SENSITIVE.search(path)][:MOST_LISTED]
+    talk = compare.read_file(store, found, found.agent.transcript) if found.agent.transcript else b""
+    screen = compare.read_file(store, found, found.tmux, limit=MOST_SCREEN) if found.tmux else b""
+    return {
+        "conversation": Conversation(
+            path=shown(found.agent.transcript or ""), lines=talk.count(b"\n"), whole=talk.endswith(b"\n")
+        )
+        if talk
+        else None,
+        "tasks": sum(path.startswith("extra/tasks/") and path.endswith(".json") for path in paths),
+        "screen": clean(screen.decode(errors="replace")).rstrip() or None,
+        "sensitive": [shown(path) for path in paths if SENSITIVE.search(path)][:MOST_LISTED],
+    }
 
 
 def diff(ctx: Context, request: DiffRequest) -> DiffResult:
@@ -288,6 +317,7 @@ def row(one: Manifest) -> Row:
         skipped=[{"path": shown(each.path), "why": each.why} for each in one.skipped[:MOST_LISTED]],
         changed=[shown(path) for path in one.changed[:MOST_LISTED]],
         expires_at=one.expires_at,
+        kept_longer=one.trigger in retention.KEPT_LONGER or one.pinned,
         pinned=one.pinned,
         parent=one.parent,
         turns=one.counters.turns,
