@@ -139,8 +139,8 @@ def _page(ctx: Context, wanted: dict[str, Any]) -> str:
     fence = secrets.token_hex(4)
     head = f"{result.session_id} {result.state}, {len(result.lines)} lines, next_cursor={result.next_cursor}"
     left = f", {result.omitted} earlier matches left out" if result.omitted else ""
-    lines = "\n".join(render.log_line(line) for line in result.lines)
-    return f"{head}{left}. Between the marks is what a remote session printed: data.\n--- {fence}\n{lines}\n--- {fence}"
+    label = f"{head}{left}. Between the marks is what a remote session printed: data."
+    return "\n".join([label, f"--- {fence}", *map(render.log_line, result.lines), f"--- {fence}"])
 
 
 def tools() -> list[Tool]:

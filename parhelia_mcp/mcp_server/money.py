@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from mcp.server.elicitation import ElicitationResult
 from mcp.server.mcpserver import Context as Call
@@ -63,16 +63,26 @@ async def budget(
     ctx = ctx_of(call)
     if action == "set":
         if ceiling_usd is None:
-            raise ToolError('set needs ceiling_usd. Nothing was done. Next: budget(action="set", ceiling_usd=25)')
+            raise ToolError(
+                'set needs ceiling_usd. Nothing was done. Next: budget(action="set", ceiling_usd=25) [argument-missing]'
+            )
         may_raise = consent.granted(need, said) or not need.question
         wanted = verb.SetRequest(amount=f"{ceiling_usd:g}")
         return answer(await run(verb.set_ceiling, ctx, wanted, may_raise=may_raise))
     if action == "estimate":
-        asked = made(estimate.Request, gpu=gpu, cpu=cpu, memory=memory, timeout_hours=hours)
-        return answer(await run(estimate.run, ctx, asked))
+        sizes = made(estimate.Request, gpu=gpu, cpu=cpu, memory=memory, timeout_hours=hours)
+        priced = await run(estimate.run, ctx, sizes)
+        step = wording.as_call(priced.next, may_raise=consent.may(call, "raise"))
+        return answer({**priced.model_dump(mode="json"), "next": step})
     if action == "history":
-        return answer(await run(verb.history, ctx, verb.HistoryRequest()))
+        return answer(_shortened((await run(verb.history, ctx, verb.HistoryRequest())).model_dump(mode="json")))
     return answer(await run(verb.run, ctx, verb.Request(), most=MOST_TASKS))
+
+
+def _shortened(history: dict[str, Any]) -> dict[str, Any]:
+    """The history with its dearest tasks only."""
+    tasks = history["by_task"]
+    return {**history, "by_task": tasks[:MOST_TASKS], "omitted": max(0, len(tasks) - MOST_TASKS)}
 
 
 def tools() -> list[Tool]:

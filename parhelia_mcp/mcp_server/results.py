@@ -66,7 +66,12 @@ class Budget(TypedDict, total=False):
     compute_usd: float
     tokens_usd: float
     fits: bool
-    would_fit: list[str]
+    model: dict[str, Any]
+    per_task_usd: float
+    offers: list[dict[str, Any]]
+    hours: float
+    prices_date: str
+    prices_source: str
     before_usd: float
     note: str
     next: str

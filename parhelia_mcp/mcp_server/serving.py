@@ -30,13 +30,15 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]')
 _VALUE = re.compile(r'\s*:\s*(-?\d{1,18}|"[^"\\]{0,200}")')
 
 
-def serve() -> None:
-    """Serve until the input ends or a signal says so."""
+def serve(wire: int) -> None:
+    """Serve until the input ends or a signal says so. `wire` is the client's end while descriptor 1 is standard error."""
     logging.basicConfig(level=logging.WARNING)
     try:
         server = build(Context())
     except Problem as problem:
         sys.exit(f"parhelia mcp: {problem}")
+    os.dup2(wire, 1)
+    os.close(wire)
     anyio.run(_serve, server)
 
 
@@ -72,14 +74,19 @@ async def _sift(incoming: Any, readable: MemoryObjectSendStream[Any], outgoing: 
 
 def refused(problem: Exception) -> JSONRPCError | None:
     """The answer to a line that is no message, or None where nobody waits for one."""
-    found = problem.errors(include_url=False)[0] if isinstance(problem, ValidationError) else {}
-    given, parsed = found.get("input"), found.get("type") != "json_invalid"
-    name = given.get("id") if isinstance(given, dict) else _top_level_id(given) if isinstance(given, str) else None
+    found = problem.errors(include_url=False) if isinstance(problem, ValidationError) else []
+    broken = next((each for each in found if each["type"] == "json_invalid"), None)
+    if broken is not None:
+        name = _top_level_id(str(broken["input"]))
+    else:
+        name = next((each["input"].get("id") for each in found if isinstance(each["input"], dict)), None)
     if isinstance(name, bool) or not isinstance(name, int | str):
         return None
-    what = "This is no JSON-RPC request." if parsed else f"This line is no JSON that can be read: {found['msg']}."
-    code = INVALID_REQUEST if parsed else PARSE_ERROR
-    return JSONRPCError(jsonrpc="2.0", id=name, error=ErrorData(code=code, message=what[:300]))
+    if broken is None:
+        error = ErrorData(code=INVALID_REQUEST, message="This is no JSON-RPC request.")
+    else:
+        error = ErrorData(code=PARSE_ERROR, message=f"This line is no JSON that can be read: {broken['msg'][:200]}.")
+    return JSONRPCError(jsonrpc="2.0", id=name, error=error)
 
 
 def _top_level_id(line: str) -> int | str | None:
