@@ -176,9 +176,10 @@ def charge(db: sqlite3.Connection, session: Session, source: str, value: int, ke
     """Record money spent, once per (session, key): False where it was recorded already.
 
     It comes out of the session's reservation; what is above that is spent all the same, and blocks further admission
-    through the ceiling.
+    through the ceiling. Keys of one source never meet those of the other: what a session reports cannot stand in for
+    what its compute costs.
     """
-    if value <= 0 or not _row(db, session.task, session.id, "charge", source, value, key):
+    if value <= 0 or not _row(db, session.task, session.id, "charge", source, value, f"{source}:{key}"):
         return False
     open_before = _open(db, session.id, source)
     db.execute(
@@ -246,6 +247,46 @@ def overcharged(ctx: Context) -> list[str]:
         f"{row['session']} cost ${dollars(row['charged']):.2f} of {row['source']}, ${dollars(row['reserved']):.2f} was reserved"
         for row in rows
     ]
+
+
+def audit(ctx: Context) -> list[str]:
+    """What is wrong with the books, in sentences; nothing is right. Adds up every row of the ledger anew.
+
+    Admission was right when after every reservation spent + reserved was within the newest ceiling row; sums are right
+    when they equal the rows; a session is right when what it holds ends with it.
+    """
+    problems, ceiling, spent, reserved = [], 0, 0, 0
+    held: dict[tuple[str, str], dict[str, int]] = {}
+    for row in ctx.store.query("SELECT * FROM ledger ORDER BY seq"):
+        kind, value = row["kind"], row["micro_usd"]
+        if kind == "ceiling":
+            ceiling = value
+            continue
+        sums = held.setdefault((row["session"], row["source"]), {"reserve": 0, "release": 0, "charge": 0})
+        before = _held(sums)
+        sums[kind] += value
+        reserved += _held(sums) - before
+        spent += value if kind == "charge" else 0
+        if kind == "reserve" and spent + reserved > ceiling:
+            over = dollars(spent + reserved - ceiling)
+            problems.append(f"ledger row {row['seq']}: {row['session']} was admitted ${over:.6f} above the ceiling")
+    kept = {
+        (row["session"], row["source"]): {name: row[f"{name}d"] for name in ("reserve", "release", "charge")}
+        for row in ctx.store.query("SELECT * FROM accounts")
+    }
+    for key in sorted(kept.keys() | held.keys()):
+        if kept.get(key) != held.get(key):
+            problems.append(f"the account of {key[0]} ({key[1]}) is {kept.get(key)}, its rows say {held.get(key)}")
+    totals = ctx.store.query("SELECT spent, reserved FROM totals")[0]
+    if (totals["spent"], totals["reserved"]) != (spent, reserved):
+        problems.append(f"the totals are {tuple(totals)}, the rows say {(spent, reserved)}")
+    ended = "SELECT id FROM sessions JOIN accounts ON session = id WHERE settled_at IS NOT NULL AND reserved > released + charged"
+    problems += [f"{row['id']} has ended and still holds money" for row in ctx.store.query(ended)]
+    return problems
+
+
+def _held(sums: dict[str, int]) -> int:
+    return max(sums["reserve"] - sums["release"] - sums["charge"], 0)
 
 
 def publish(ctx: Context) -> None:

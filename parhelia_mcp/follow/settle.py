@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ LEAVE_S = 3.0  # what a runner that has written its result gets to go by itself
 
 def collect(ctx: Context, session: Session, sandbox: Sandbox, result: dict[str, Any]) -> Session:
     """Bring the work home, prove that the sandbox is gone, settle."""
+    gone = sandbox.poll() is not None
     if result.get("judged") and is_local(ctx, session):
         sandbox.terminate()  # what is left of it must not write while its work is kept
         _keep(ctx, session)
@@ -38,6 +40,7 @@ def collect(ctx: Context, session: Session, sandbox: Sandbox, result: dict[str, 
         str(result.get("detail") or "")[:2000],
         landed,
         result.get("ended_at"),
+        gone=gone,
     )
 
 
@@ -128,12 +131,21 @@ def settle(
     detail: str,
     landed: dict[str, Any] | None,
     ended_at: str | None = None,
+    *,
+    gone: bool = False,
 ) -> Session:
-    """The last charge, the release and the end of the session: one transaction. After it nothing changes any more."""
+    """The last charge, the release and the end of the session: one transaction. After it nothing changes any more.
+
+    `gone`: the sandbox had ended by itself before anybody looked, so nothing was paid for after `ended_at`.
+    """
     ended = moment(ended_at) if ended_at else now()
+    paid_until = min(now(), ended + timedelta(seconds=LEAVE_S)) if gone and ended_at else now()
     with ctx.store.transaction() as db:
-        if session.started_at:
-            seconds = max(0.0, (max(ended, now()) - moment(session.started_at)).total_seconds())
+        stored = ctx.store.session(session.id)
+        if not stored.live:
+            return stored
+        if stored.started_at:
+            seconds = max(0.0, (paid_until - moment(stored.started_at)).total_seconds())
             budget.charge(db, session, "compute", _compute_due(db, session, seconds), "final")
         reach("settle.charged")
         budget.release(db, session)
