@@ -16,7 +16,7 @@ demo: $(VENV)/.ready
 test: $(VENV)/.ready
 	@$(RUN) tests/setup.py test
 	@$(RUN) -m ruff check .
-	@$(RUN) -m pytest -m "not soak" $(PYTEST_ARGS)
+	@$(RUN) -m pytest -m "not soak" -n 2 --dist loadfile $(PYTEST_ARGS)
 
 soak: $(VENV)/.ready
 	@$(RUN) tests/setup.py test
