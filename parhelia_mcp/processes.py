@@ -19,7 +19,7 @@ from typing import NamedTuple
 MARKER = "PARHELIA_SESSION"  # in the environment of every process of a session
 CLEAN_SCANS = 10  # one clean scan leaves survivors of a process that forks a successor every 2 ms; ten did not
 _STOPPING_SCANS = 20  # a process that forks faster than it is found is let go on
-_TICKS = os.sysconf("SC_CLK_TCK")
+TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _SET_DEATH_SIGNAL, _SET_DUMPABLE, _SET_SUBREAPER = 1, 4, 36
 
@@ -178,7 +178,7 @@ def shared_memory(pids: Iterable[int]) -> int:
 
 
 def cpu_seconds(rows: Iterable[Stat]) -> float:
-    return sum(row.ticks for row in rows) / _TICKS
+    return sum(row.ticks for row in rows) / TICKS
 
 
 def reap(before: Collection[Identity]) -> set[Identity]:

@@ -31,6 +31,7 @@ TABLE = {  # command -> module of this package : attribute
     "resume": "keep:resume",
     "budget": "money:budget",
     "hooks": "hooks:hooks",
+    "recover": "mend:recover",
     "config": "setup:config",
     "init": "setup:init",
     "watch": "live:watch",

@@ -6,6 +6,7 @@ import click
 
 from parhelia_mcp import render
 from parhelia_mcp.cli.common import as_json, leave, made, offered, options, show, task_id
+from parhelia_mcp.cli.mend import recover
 from parhelia_mcp.context import Context
 
 
@@ -126,3 +127,6 @@ def logs(follow: bool, as_json: bool, **wanted: object) -> None:
         return
     result = verb.run(ctx, request)
     show(result, "\n".join(map(render.log_line, result.lines)), as_json)
+
+
+session.add_command(recover)

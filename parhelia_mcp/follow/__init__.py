@@ -11,13 +11,14 @@ import os
 from parhelia_mcp import files, locks
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Busy, Problem, Unreachable
-from parhelia_mcp.follow.session import open_sandbox, spec_of
-from parhelia_mcp.follow.settle import reserve_for
+from parhelia_mcp.follow.session import open_sandbox, said, spec_of
+from parhelia_mcp.follow.settle import reserve_for, settle
 from parhelia_mcp.follow.start import deliver, start
 from parhelia_mcp.follow.watch import watch
+from parhelia_mcp.model import Reason, State
 from parhelia_mcp.store import Session
 
-__all__ = ["advance", "open_sandbox", "reserve_for", "spec_of"]
+__all__ = ["abandon", "advance", "open_sandbox", "reserve_for", "spec_of"]
 
 
 def advance(ctx: Context, session: Session) -> Session:
@@ -40,6 +41,16 @@ def advance(ctx: Context, session: Session) -> Session:
         os.close(lock)
 
 
+def abandon(ctx: Context, session: Session, detail: str) -> Session:
+    """Give up a start that no sandbox came of; what has a sandbox is left as it is."""
+    directory = files.private_dir(ctx.session_dir(session.task, session.number))
+    with locks.exclusive(directory / "advance.lock", wait_s=10, what=session.id):
+        session = ctx.store.session(session.id)
+        if session.live and session.handle is None:
+            return settle(ctx, session, State.FAILED, Reason.START_FAILED, None, detail, None)
+        return session
+
+
 def _steps(ctx: Context, session: Session) -> Session:
     if not session.live:
         return session
@@ -53,6 +64,6 @@ def _steps(ctx: Context, session: Session) -> Session:
 
 
 def _unobserved(ctx: Context, session: Session, problem: Problem) -> Session:
-    if session.observed or session.observed_why != problem.message:
-        return ctx.store.update(session.id, observed=False, observed_why=problem.message)
+    if session.observed or session.observed_why != said(problem):
+        return ctx.store.update(session.id, observed=False, observed_why=said(problem))
     return session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from parhelia_mcp.context import Context
+from parhelia_mcp.errors import Problem
 from parhelia_mcp.providers.base import Handle, Sandbox
 from parhelia_mcp.spec import Spec
 from parhelia_mcp.store import Session
@@ -22,3 +23,8 @@ def spec_of(session: Session) -> Spec:
 def is_local(ctx: Context, session: Session) -> bool:
     """Whether its files are files of this machine."""
     return ctx.provider(session.provider).properties.local_disk
+
+
+def said(problem: Problem) -> str:
+    """A problem as the database keeps it: its words for people, its code for the diagnosis."""
+    return f"{problem.message} [{problem.code}]"

@@ -10,7 +10,7 @@ from parhelia_mcp import credentials, locks
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Corrupted, LocalFault, NotFound, Refused, Unreachable, Usage
 from parhelia_mcp.failpoint import reach
-from parhelia_mcp.follow.session import is_local, open_sandbox, spec_of
+from parhelia_mcp.follow.session import is_local, open_sandbox, said, spec_of
 from parhelia_mcp.follow.settle import settle
 from parhelia_mcp.model import Reason, State, moment, now, timestamp
 from parhelia_mcp.providers.base import SandboxSpec
@@ -56,11 +56,11 @@ def _create(ctx: Context, session: Session) -> Session:
         return ctx.store.update(
             session.id,
             observed=False,
-            observed_why=problem.message,
+            observed_why=said(problem),
             next_try_at=timestamp(now() + RETRY),
         )
     except (Refused, Usage, NotFound, LocalFault, Corrupted) as problem:
-        return settle(ctx, session, State.FAILED, Reason.START_FAILED, None, str(problem), None)
+        return settle(ctx, session, State.FAILED, Reason.START_FAILED, None, f"{problem} [{problem.code}]", None)
     reach("start.created")
     return ctx.store.update(
         session.id,

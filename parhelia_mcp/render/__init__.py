@@ -2,6 +2,7 @@
 
 from parhelia_mcp.render.keep import checkpoint, checkpoints, difference, removed, resumed, verified
 from parhelia_mcp.render.look import log_line, status, task, tasks
+from parhelia_mcp.render.mend import choices, diagnosis, recovery
 from parhelia_mcp.render.settings import budget, ceiling, config, config_diff, estimate, history, hooks, init
 from parhelia_mcp.render.text import (
     FIRST_STEPS,
@@ -31,9 +32,11 @@ __all__ = [
     "ceiling",
     "checkpoint",
     "checkpoints",
+    "choices",
     "colour",
     "config",
     "config_diff",
+    "diagnosis",
     "difference",
     "estimate",
     "history",
@@ -51,6 +54,7 @@ __all__ = [
     "problem",
     "pulled",
     "ran",
+    "recovery",
     "removed",
     "resumed",
     "size",

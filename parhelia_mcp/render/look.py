@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from parhelia_mcp.plain import clean
+from parhelia_mcp.render.mend import diagnosis
 from parhelia_mcp.render.text import age, colour, money, pairs, state, table, wrap
 from parhelia_mcp.render.work import landed
 
@@ -81,7 +82,8 @@ def task(result: verbs.show.Result) -> str:
             ("attach", result.attach),
         ]
     )
-    return "\n".join([lines, *(landed(result.result) if result.result else ())])
+    wrong = diagnosis(result.diagnosis)
+    return "\n".join([lines, *(landed(result.result) if result.result else ()), *([wrong] if wrong else ())])
 
 
 def _short(text: str | None) -> str | None:

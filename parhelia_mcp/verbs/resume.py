@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +17,7 @@ from parhelia_mcp.checkpoint.store import Store
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Busy, Refused, Usage
 from parhelia_mcp.model import now, session_id
-from parhelia_mcp.spec import CheckpointPolicy, Spec
+from parhelia_mcp.spec import CheckpointPolicy, Spec, Workspace
 from parhelia_mcp.store import Session
 from parhelia_mcp.verbs import submit
 
@@ -41,7 +41,7 @@ class Result(BaseModel):
     task_id: str
     session_id: str | None
     state: str
-    checkpoint_id: str
+    checkpoint_id: str | None
     reserved_usd: float
     estimate_usd: float
     remaining_usd: float
@@ -93,30 +93,33 @@ def _chosen(ctx: Context, session: Session, wanted: str | None) -> tuple[Session
 def start(
     ctx: Context,
     session: Session,
-    chosen: Manifest,
+    chosen: Manifest | None,
     *,
     memory: float | None = None,
     gpu: str | None = None,
     region: str | None = None,
     message: str | None = None,
 ) -> Result:
-    """The next session of the task, from this checkpoint, at the same path."""
+    """The next session of the task, at the same path: from this checkpoint, or from the files the task was given.
+
+    A region of "" leaves the choice to the provider.
+    """
     ctx.config  # noqa: B018 - nothing starts on a broken configuration
     latest = ctx.store.newest(session.task)
     task = ctx.store.task(session.task)
     number = latest.number + 1
     sizes = submit.sizes_for(ctx, task.provider, latest.cpu, memory or latest.memory_gb or None, gpu or latest.gpu)
-    region = region or latest.region
+    region = (latest.region if region is None else region) or None
     before = follow.spec_of(latest)
     request = submit.Request(
         prompt=task.prompt, command=list(task.command) if task.command else None, model=before.agent.model
     )
     agent = submit.agent_for(ctx, request, task.provider)
-    continued = bool(chosen.agent.transcript and chosen.agent.session_id)
+    given = _from_checkpoint(before, chosen) if chosen else _from_the_start(ctx, task.id, number)
     agent = replace(
         agent,
-        resume=continued,
-        session_id=chosen.agent.session_id if continued else agent.session_id,
+        resume=given.talk is not None,
+        session_id=given.talk or agent.session_id,
         interactive=before.agent.interactive,
     )
     cost = sessions.worst_case(
@@ -125,21 +128,54 @@ def start(
     spec = Spec(
         task=task.id,
         session=session_id(task.id, number),
-        workspace=replace(before.workspace, inputs=(), checkpoint=chosen.hash),
+        workspace=given.workspace,
         sizes=sizes._asdict(),
         limits=submit.limits_for(sizes, latest.max_usd, cost, agent),
         agent=agent,
         checkpoint=submit.policy_for(ctx),
         prompt=task.prompt,
         command=task.command,
-        message=message,
+        message=message or given.message,
         prices=dict(ctx.loaded.config.prices),
     )
     files.private_dir(ctx.session_dir(task.id, number))
     asked = sessions.Asked(sizes, region, latest.timeout_s, latest.max_usd, cost)
-    made = sessions.create(ctx, task, number, spec, [], asked, new_task=False)
+    made = sessions.create(ctx, task, number, spec, given.sources, asked, new_task=False)
     started = submit.launch(ctx, made)
-    return Result(**started.model_dump(), checkpoint_id=chosen.id)
+    return Result(**started.model_dump(), checkpoint_id=chosen.id if chosen else None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What the next session starts from; `talk` is the conversation it continues."""
+
+    workspace: Workspace
+    sources: list[tuple[str, str]]
+    talk: str | None
+    message: str | None = None
+
+
+def _from_checkpoint(before: Spec, chosen: Manifest) -> _Given:
+    talk = chosen.agent.session_id if chosen.agent.transcript else None
+    return _Given(replace(before.workspace, inputs=(), checkpoint=chosen.hash), [], talk)
+
+
+def _from_the_start(ctx: Context, task: str, number: int) -> _Given:
+    """What the first session was given, again. Raises Refused `inputs-gone`."""
+    first = ctx.store.session(session_id(task, 1))
+    told = follow.spec_of(first)
+    sources = []
+    for name, path in first.sources or ():
+        kept = next((each for each in (ctx.task_dir(task) / name, Path(path)) if each.exists()), None)
+        if kept is None:
+            raise Refused(
+                "inputs-gone",
+                f"{path}, which {task} was given, is no longer there; nothing was started.",
+                "submit it again from its directory",
+            )
+        sources.append((name.replace("sessions/1/", f"sessions/{number}/", 1), str(kept)))
+    talk = told.agent.session_id if told.agent.resume else None
+    return _Given(told.workspace, sources, talk, told.message)
 
 
 def _home(

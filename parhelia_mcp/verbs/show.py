@@ -99,7 +99,7 @@ def result(ctx: Context, session: Session) -> Result:
         checkpoints=_checkpoints(ctx, session),
         result=dict(session.result) if session.result else None,
         attach=f"parhelia attach {session.task}" if session.live and session.handle else None,
-        diagnosis=None,
+        diagnosis=_diagnosis(ctx, session),
         sessions=[other.id for other in ctx.store.sessions(session.task)],
     )
 
@@ -119,3 +119,13 @@ def _checkpoints(ctx: Context, session: Session) -> list[dict[str, Any]]:
 def _workspace(ctx: Context, session: Session) -> str | None:
     """Where the agent works, as a path inside the sandbox; locally that is a path of this machine."""
     return str(follow.open_sandbox(ctx, session).workspace) if session.handle else None
+
+
+def _diagnosis(ctx: Context, session: Session) -> dict[str, Any] | None:
+    """What is wrong, as far as a glance shows; nothing where nothing is."""
+    if session.state is State.COMPLETED:
+        return None
+    from parhelia_mcp import diagnosis
+
+    found = diagnosis.glance(ctx, session)
+    return found.as_dict() if found else None

@@ -1,0 +1,67 @@
+"""What is wrong and what was done about it, for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from parhelia_mcp.plain import clean
+from parhelia_mcp.render.text import colour, money, pairs, state
+
+if TYPE_CHECKING:
+    from parhelia_mcp import verbs
+
+
+def diagnosis(found: dict[str, Any] | None) -> str:
+    """The lines that a task's view ends with; nothing for a task that is well."""
+    if not found:
+        return ""
+    head = f"{colour('diagnosis', 33)}: {found['cause']} ({found['confidence']}): {clean(found['what'])}"
+    return f"{head}\nfix: {clean(found['fix'])}\nnext: {found['next']}"
+
+
+def recovery(result: verbs.recover.Result) -> str:
+    lines = [
+        f"{result.session_id}  {state(result.state)}",
+        f"cause: {colour(result.cause, 33)} ({result.confidence}): {clean(result.what)}",
+    ]
+    lines += [f"  seen: {_seen(fact)}" for fact in result.evidence]
+    lines += [f"  not {each['cause']}, because {clean(each['because'])}" for each in result.ruled_out]
+    lines.append(f"fix: {clean(result.fix)}")
+    if result.plan:
+        lines.append(plan(result.plan))
+    if result.did not in ("looked", "nothing"):
+        lines.append(f"done: {result.did}")
+    return "\n".join([*lines, f"next: {result.next}"])
+
+
+def _seen(fact: dict[str, Any]) -> str:
+    value = f"no answer ({fact['why']})" if fact.get("failed") else str(fact["value"])
+    return f"{fact['name'].replace('_', ' ')} = {clean(value)}   [{fact['source']}, {fact['at']}]"
+
+
+def plan(what: verbs.recover.Plan) -> str:
+    sizes = ", ".join(
+        part
+        for part in (f"{what.memory_gb:g} GiB" if what.memory_gb else "", what.gpu or "", what.region or "")
+        if part
+    )
+    return pairs(
+        [
+            ("plan", what.action + (f" from {what.from_checkpoint}" if what.from_checkpoint else "")),
+            ("kept", what.kept),
+            ("lost", what.lost),
+            ("costs", f"at most {money(what.cost_usd)}"),
+            ("with", sizes or None),
+        ]
+    )
+
+
+def choices(result: verbs.recover.Result) -> str:
+    """The question of the wizard."""
+    words = {
+        "resume": "go on from the newest checkpoint that is whole",
+        "restart": "start again from the files it was given",
+        "kill": "end it for good; its work is kept",
+    }
+    numbered = [f"  {number}) {name}: {words[name]}" for number, name in enumerate(result.choices, 1)]
+    return "\n".join([*numbered, "  0) nothing"])
