@@ -58,10 +58,11 @@ def amount(text: str) -> int:
 
 def standing(ctx: Context, db: sqlite3.Connection | None = None, *, everywhere: bool = False) -> Standing:
     """Spent, reserved and the ceiling in force here; `everywhere`: without what this project's file lowers it to."""
-    db = db or ctx.store.db
-    totals = db.execute("SELECT spent, reserved FROM totals").fetchone()
-    seq = db.execute("SELECT coalesce(max(seq), 0) FROM ledger").fetchone()[0]
-    ceiling = _ceiling(db, ctx.loaded.user)
+    with ctx.store.faults():
+        db = db or ctx.store.db
+        totals = db.execute("SELECT spent, reserved FROM totals").fetchone()
+        seq = db.execute("SELECT coalesce(max(seq), 0) FROM ledger").fetchone()[0]
+        ceiling = _ceiling(db, ctx.loaded.user)
     lowered = None if everywhere else project_ceiling(ctx)
     return Standing(ceiling if lowered is None else min(ceiling, lowered), totals["spent"], totals["reserved"], seq)
 
@@ -188,6 +189,13 @@ def charge(db: sqlite3.Connection, session: Session, source: str, value: int, ke
     )
     db.execute("UPDATE totals SET spent = spent + ?, reserved = reserved - ?", (value, min(value, open_before)))
     return True
+
+
+def carry(db: sqlite3.Connection, value: int) -> None:
+    """Record money that was spent for sessions of which nothing else is left."""
+    if value > 0:
+        _row(db, "", "", "charge", "", value, f"carried:{os.urandom(8).hex()}")
+        db.execute("UPDATE totals SET spent = spent + ?", (value,))
 
 
 def release(db: sqlite3.Connection, session: Session) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from parhelia_mcp import budget, follow, prices
+from parhelia_mcp import budget, files, follow, prices
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Busy, Refused
 from parhelia_mcp.failpoint import reach
@@ -102,9 +103,17 @@ def create(
             _alone(ctx, task)
         ctx.store.add_session(db, session)
         _admit(ctx, db, session, asked)
+    _note(ctx, task, session)
     reach("submit.after_reserve")
     budget.publish(ctx)
     return session
+
+
+def _note(ctx: Context, task: Task, session: Session) -> None:
+    """The rows as a file beside the session's own: from these a lost database is rebuilt."""
+    folder = files.private_dir(ctx.session_dir(session.task, session.number))
+    with suppress(OSError):  # on a full disk the session goes on; spec.json says most of it too
+        files.replace_json(folder / "row.json", {"task": asdict(task), "session": asdict(session)})
 
 
 def _alone(ctx: Context, task: Task) -> None:

@@ -110,21 +110,59 @@ class Store:
         return connection
 
     def _connect(self) -> sqlite3.Connection:
-        with self._faults():
-            if not self.path.exists():
+        with self.faults():
+            if not self.path.exists() or not self.path.stat().st_size:
+                self._never_anew()
                 os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None)
-            db.row_factory = sqlite3.Row
-            if os.access(self.path, os.W_OK):
-                db.execute("PRAGMA journal_mode = WAL")
-                db.execute("PRAGMA synchronous = FULL")
-                migrations.migrate(db, str(self.path))
-            return db
+            return self._open()
+
+    def create(self) -> None:
+        """Make a new, empty database where there is none, whatever lies beside it."""
+        with self.faults():
+            os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            self._local.connection = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        writable = os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)
+        db = sqlite3.connect(self._uri(writable), uri=True, timeout=BUSY_S, isolation_level=None)
+        db.row_factory = sqlite3.Row
+        if writable:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            migrations.migrate(db, str(self.path))
+        return db
+
+    def _uri(self, writable: bool) -> str:
+        """Where nothing can be written, SQLite needs to be told that nobody else writes either."""
+        log = self.path.with_name(self.path.name + "-wal")
+        alone = "" if writable else "?mode=ro" if log.exists() and log.stat().st_size else "?mode=ro&immutable=1"
+        return self.path.absolute().as_uri() + alone
+
+    def _never_anew(self) -> None:
+        """Raise Corrupted where tasks lie beside a database that is missing or empty: a new one would hide them."""
+        tasks = self.path.with_name("tasks")
+        if any(tasks.glob("*/sessions/*/row.json")) or any(tasks.glob("*/spec.json")):
+            raise Corrupted(
+                "database-missing",
+                f"{self.path} is missing or empty, and there are tasks in {tasks}. Nothing was changed.",
+                "parhelia reconcile --rebuild",
+            )
+
+    def close(self) -> None:
+        """Let go of this thread's connection."""
+        connection, self._local.connection = getattr(self._local, "connection", None), None
+        if connection is not None:
+            connection.close()
+
+    def integrity(self) -> str:
+        """What SQLite finds wrong with the file, or nothing. Reads all of it."""
+        found = self.query("PRAGMA quick_check(5)")
+        return "; ".join(row[0] for row in found if row[0] != "ok")
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Everything inside commits as one, or nothing does. Raises Busy after `BUSY_S` of waiting for another writer."""
-        with self._faults():
+        with self.faults():
             db = self.db
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -136,7 +174,8 @@ class Store:
                 raise
 
     @contextmanager
-    def _faults(self) -> Iterator[None]:
+    def faults(self) -> Iterator[None]:
+        """Turn what SQLite raises into errors of ours."""
         try:
             yield
         except sqlite3.OperationalError as problem:
@@ -168,7 +207,7 @@ class Store:
             ) from None
 
     def query(self, sql: str, *values: Any) -> list[sqlite3.Row]:
-        with self._faults():
+        with self.faults():
             return self.db.execute(sql, values).fetchall()
 
     # Tasks and sessions

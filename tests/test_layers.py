@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "parhelia_mcp"
 
 LAYERS = (  # from the ground up: a module may import its own layer and those before it
-    ("errors", "model", "failpoint", "files", "locks", "plain", "processes", "spec", "prices"),
+    ("errors", "model", "failpoint", "files", "locks", "plain", "redact", "processes", "spec", "prices"),
     ("store", "migrations", "providers", "config", "context", "workspace", "checkpoint"),
     (
         "budget",

@@ -30,3 +30,49 @@ def recover(id: str, action: str | None, yes: bool, as_json: bool) -> None:
             result = verb.run(ctx, made(verb.Request, id=id, action=result.choices[number - 1]))
     show(result, render.recovery(result), as_json)
     leave(0 if action == "diagnose" else verb.exit_code(result))
+
+
+@click.command(epilog="Example:  parhelia doctor --json")
+@as_json
+def doctor(as_json: bool) -> None:
+    """Check the whole installation; each line with its fix. Works with a broken configuration."""
+    from parhelia_mcp.verbs import doctor as verb
+
+    result = verb.run(Context(), verb.Request())
+    show(result, render.doctor(result), as_json)
+    leave(verb.exit_code(result))
+
+
+@click.command(epilog="Example:  parhelia report task-1a2b")
+@click.argument("id")
+@as_json
+def report(id: str, as_json: bool) -> None:
+    """Write one file for a bug report: status, diagnosis, logs, settings, versions; keys and tokens taken out."""
+    from parhelia_mcp.verbs import report as verb
+
+    result = verb.run(Context(), verb.Request(id=id))
+    show(result, render.report(result), as_json)
+
+
+@click.command(epilog="Examples:  parhelia reconcile   |   parhelia reconcile --rebuild")
+@click.option("--rebuild", is_flag=True, help="Put a damaged database aside and make a new one from what is left.")
+@as_json
+def reconcile(rebuild: bool, as_json: bool) -> None:
+    """Make the database agree with the providers and the disk. Ends nothing."""
+    from parhelia_mcp.verbs import reconcile as verb
+
+    result = verb.run(Context(), verb.Request(rebuild=rebuild))
+    show(result, render.reconciled(result), as_json)
+    leave(verb.exit_code(result))
+
+
+@click.command(epilog="Examples:  parhelia cleanup   |   parhelia cleanup --terminate")
+@click.option("--terminate", is_flag=True, help="End sandboxes of yours that no session needs, after ten minutes.")
+@as_json
+def cleanup(terminate: bool, as_json: bool) -> None:
+    """What runs or lies around without a session that needs it."""
+    from parhelia_mcp.verbs import cleanup as verb
+
+    result = verb.run(Context(), verb.Request(terminate=terminate))
+    show(result, render.cleaned(result), as_json)
+    leave(verb.exit_code(result))

@@ -2,7 +2,7 @@
 
 from parhelia_mcp.render.keep import checkpoint, checkpoints, difference, removed, resumed, verified
 from parhelia_mcp.render.look import log_line, status, task, tasks
-from parhelia_mcp.render.mend import choices, diagnosis, recovery
+from parhelia_mcp.render.mend import choices, cleaned, diagnosis, doctor, reconciled, recovery, report
 from parhelia_mcp.render.settings import budget, ceiling, config, config_diff, estimate, history, hooks, init
 from parhelia_mcp.render.text import (
     FIRST_STEPS,
@@ -33,6 +33,7 @@ __all__ = [
     "checkpoint",
     "checkpoints",
     "choices",
+    "cleaned",
     "colour",
     "config",
     "config_diff",
@@ -42,6 +43,7 @@ __all__ = [
     "history",
     "hooks",
     "init",
+    "doctor",
     "killed",
     "left",
     "log_line",
@@ -54,8 +56,10 @@ __all__ = [
     "problem",
     "pulled",
     "ran",
+    "reconciled",
     "recovery",
     "removed",
+    "report",
     "resumed",
     "size",
     "state",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from parhelia_mcp.plain import clean
-from parhelia_mcp.render.text import colour, money, pairs, state
+from parhelia_mcp.render.text import colour, money, pairs, size, state
 
 if TYPE_CHECKING:
     from parhelia_mcp import verbs
@@ -65,3 +65,41 @@ def choices(result: verbs.recover.Result) -> str:
     }
     numbered = [f"  {number}) {name}: {words[name]}" for number, name in enumerate(result.choices, 1)]
     return "\n".join([*numbered, "  0) nothing"])
+
+
+def doctor(result: verbs.doctor.Result) -> str:
+    lines = []
+    for one in result.checks:
+        lines.append(f"{state(one.state, 8)} {one.name}: {clean(one.what)}")
+        if one.fix:
+            lines.append(f"{'':8} fix: {clean(one.fix)}")
+    return "\n".join(lines)
+
+
+def report(result: verbs.report.Result) -> str:
+    return f"{result.path}  ({size(result.bytes)}: {', '.join(result.files)})\n{result.note}\nnext: {result.next}"
+
+
+def reconciled(result: verbs.reconcile.Result) -> str:
+    lines = [
+        f"{one.name:<8} {'ok' if one.ok else colour('not asked', 31)}: {clean(one.what)}" for one in result.providers
+    ]
+    lines += [f"the damaged database is kept: {result.moved_aside}"] if result.moved_aside else []
+    lines += [f"adopted {name}" for name in result.adopted]
+    lines += [f"ended meanwhile: {name}" for name in result.settled]
+    lines += [f"not observed: {clean(what)}" for what in result.unobserved]
+    lines += [f"left over: {one.session_id} on {one.provider}: {one.why}" for one in result.leftovers]
+    return "\n".join([*lines, *([f"next: {result.next}"] if result.next else ())])
+
+
+def cleaned(result: verbs.cleanup.Result) -> str:
+    lines = [
+        f"{one.name:<8} {'ok' if one.ok else colour('not asked', 31)}: {clean(one.what)}" for one in result.providers
+    ]
+    lines += [f"adopted {name}" for name in result.adopted]
+    lines += [f"{one.session_id} on {one.provider}: {one.why}; {one.did}" for one in result.sandboxes]
+    lines += [f"{name}: files of a task that never began" for name in result.folders]
+    if not result.sandboxes and not result.folders:
+        lines.append("nothing is left over")
+    lines += [f"{size(result.freed_bytes)} given back"] if result.freed_bytes else []
+    return "\n".join([*lines, *([f"next: {result.next}"] if result.next else ())])

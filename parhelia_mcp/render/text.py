@@ -35,6 +35,7 @@ COLOURS = {
     "broken": 31,
     "not": 31,
     "missing": 33,
+    "warning": 33,
 }
 
 

@@ -45,8 +45,8 @@ def run(ctx: Context, request: Request) -> Result:
     controller.ensure(ctx)
     now = budget.standing(ctx)
     active = listing.run(ctx, listing.Request(state="active", limit=ACTIVE))
-    providers = [_local(ctx), *([_modal(ctx)] if _modal_matters(ctx) else [])]
-    ok = not loaded.faults and all(provider.ok for provider in providers)
+    asked = providers(ctx)
+    ok = not loaded.faults and all(provider.ok for provider in asked)
     return Result(
         ok=ok,
         config={
@@ -62,9 +62,14 @@ def run(ctx: Context, request: Request) -> Result:
             "remaining_usd": dollars(now.remaining),
             "warning": budget.warning(ctx, now),
         },
-        providers=providers,
-        next=_next(ctx, providers),
+        providers=asked,
+        next=_next(ctx, asked),
     )
+
+
+def providers(ctx: Context) -> list[Provider]:
+    """Every provider that is in use, asked now."""
+    return [_local(ctx), *([_modal(ctx)] if modal_matters(ctx) else [])]
 
 
 def exit_code(result: Result) -> int:
@@ -91,7 +96,8 @@ def _local(ctx: Context) -> Provider:
     )
 
 
-def _modal_matters(ctx: Context) -> bool:
+def modal_matters(ctx: Context) -> bool:
+    """Whether Modal is configured or has sessions of ours."""
     return ctx.loaded.config.provider == "modal" or bool(ctx.store.live("modal"))
 
 
