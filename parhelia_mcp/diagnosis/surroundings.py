@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import shutil
 import socket
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,6 @@ def _size(home: Path) -> int:
 
 def hooks(ctx: Context) -> dict[str, Any]:
     """The first thing that keeps a hook from acting as written."""
-    if find_spec("parhelia_mcp.hook_validator") is None:
-        return {}
     from parhelia_mcp.hook_validator import HookValidator
 
     report = HookValidator(home=ctx.user_home, project=ctx.cwd, environ=ctx.environ).validate()

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
-from importlib.util import find_spec
 from typing import Literal
 
 from pydantic import BaseModel
@@ -186,8 +185,6 @@ def _controller(ctx: Context) -> Iterator[Check]:
 
 
 def _hooks(ctx: Context) -> Iterator[Check]:
-    if find_spec("parhelia_mcp.hook_validator") is None:
-        return
     from parhelia_mcp.hook_validator import HookValidator
 
     report = HookValidator(home=ctx.user_home, project=ctx.cwd, environ=ctx.environ).validate()

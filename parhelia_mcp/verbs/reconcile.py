@@ -190,8 +190,8 @@ def _aside(ctx: Context) -> str:
 
 def _restore_money(ctx: Context, before: dict[str, Any]) -> None:
     """The ceiling that was in force, and what was spent for sessions that left nothing behind."""
-    ceiling = micro(before.get("ceiling_usd", dollars(budget.standing(ctx).ceiling)))
-    if ceiling != budget.standing(ctx).ceiling:
+    ceiling = micro(before.get("ceiling_usd", dollars(budget.standing(ctx, everywhere=True).ceiling)))
+    if ceiling != budget.standing(ctx, everywhere=True).ceiling:
         budget.set_ceiling(ctx, ceiling)
     with ctx.store.transaction() as db:
         budget.carry(db, micro(before.get("spent_usd", 0)) - budget.standing(ctx, db).spent)
