@@ -70,7 +70,7 @@ def choices(result: verbs.recover.Result) -> str:
 def doctor(result: verbs.doctor.Result) -> str:
     lines = []
     for one in result.checks:
-        lines.append(f"{state(one.state, 8)} {one.name}: {clean(one.what)}")
+        lines.append(f"{state(f'{one.state:8}')} {one.name}: {clean(one.what)}")
         if one.fix:
             lines.append(f"{'':8} fix: {clean(one.fix)}")
     return "\n".join(lines)
