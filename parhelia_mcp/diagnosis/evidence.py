@@ -69,7 +69,7 @@ def probed(ctx: Context, session: Session) -> dict[str, Fact]:
             (f"{session.provider}: state.json", ("heartbeat_age_s",), lambda: _remote_beat(sandbox, state)),
             ("control socket", ("control",), lambda: _control(sandbox)),
             ("exec in the sandbox", ("agent_process",), lambda: inside.look(sandbox, session, state)),
-            ("ssh port", ("ssh",), lambda: surroundings.ssh(sandbox)),
+            ("ssh port", ("ssh",), lambda: surroundings.ssh(ctx, session, sandbox)),
             ("port 2222 of this machine", ("port_2222",), surroundings.own_port),
         ]
     with ThreadPoolExecutor(len(probes)) as pool:

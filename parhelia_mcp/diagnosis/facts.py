@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from subprocess import SubprocessError
 from typing import Any
 
 from parhelia_mcp.errors import Problem
@@ -38,7 +39,7 @@ def ask(source: str, names: tuple[str, ...], probe: Callable[[], Mapping[str, An
     at = timestamp()
     try:
         found = probe()
-    except (Problem, OSError, ValueError, KeyError) as problem:
+    except (Problem, OSError, ValueError, KeyError, SubprocessError) as problem:
         code = f" [{problem.code}]" if isinstance(problem, Problem) else ""
         why = line(getattr(problem, "message", None) or str(problem)) + code
         return {name: Fact(name, None, source, at, why) for name in names}

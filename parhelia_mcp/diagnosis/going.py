@@ -161,7 +161,7 @@ RULES = (
     Rule(
         "forgotten-session",
         "likely",
-        (over("usd_per_hour", 0), over("quiet_s", 3600), under("agent_cpu", 0.01), _LIVE),
+        (over("quiet_s", 3600), over("usd_per_hour", 0), under("agent_cpu", 0.01), _LIVE),
         "Nothing has happened for {quiet_s} s and it costs ${usd_per_hour} an hour.",
         "end it; its work is kept",
         "parhelia session kill {task}",
@@ -169,10 +169,19 @@ RULES = (
     Rule(
         "forgotten-session",
         "likely",
-        (over("usd_per_hour", 0), over("quiet_s", 3600), state("waiting")),
+        (over("quiet_s", 3600), over("usd_per_hour", 0), state("waiting")),
         "It has waited for an answer for {quiet_s} s and costs ${usd_per_hour} an hour.",
         "answer it, or end it; its work is kept",
         "parhelia session kill {task}",
+    ),
+    Rule(
+        "host-key-changed",
+        "certain",
+        (be("ssh", "other key"), state("running", "waiting")),
+        "What answers at the session's ssh port does not have the key that was made for it: nothing was sent to it.",
+        "do not attach; end the session and go on from the newest checkpoint in a new one",
+        _RECOVER,
+        "resume",
     ),
     Rule(
         "tmux-gone",

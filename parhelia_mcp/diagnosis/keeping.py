@@ -44,7 +44,7 @@ FIRST = (
     Rule(
         "checkpoint-expired",
         "likely",
-        (over("checkpoints_recorded", 0), be("checkpoints", 0), state("failed", "lost"), over("age_s", 7 * 86400)),
+        (be("checkpoints", 0), over("checkpoints_recorded", 0), state("failed", "lost"), over("age_s", 7 * 86400)),
         "Its checkpoints are older than they are kept, and gone.",
         "start it again from the files it was given",
         "parhelia recover {task} --action restart",
@@ -53,7 +53,7 @@ FIRST = (
     Rule(
         "checkpoint-missing",
         "likely",
-        (over("checkpoints_recorded", 0), be("checkpoints", 0), state("failed", "lost")),
+        (be("checkpoints", 0), over("checkpoints_recorded", 0), state("failed", "lost")),
         "It took {checkpoints_recorded} checkpoints and none is there: somebody removed them.",
         "start it again from the files it was given",
         "parhelia recover {task} --action restart",

@@ -57,7 +57,11 @@ def test_every_cause_has_two_cases_and_one_of_them_a_near_miss() -> None:
 def test_every_rule_is_reached_by_a_case() -> None:
     """A rule that an earlier one always hides would be a line that says nothing."""
     reached = {(found.cause, found.fix) for found in map(diagnosed, FOLDERS)}
-    hidden = [(rule.cause, rule.fix) for rule in RULES if (rule.cause, _filled(rule.fix)) not in {(c, _filled(f)) for c, f in reached}]
+    hidden = [
+        (rule.cause, rule.fix)
+        for rule in RULES
+        if (rule.cause, _filled(rule.fix)) not in {(c, _filled(f)) for c, f in reached}
+    ]
     assert hidden == []
 
 
