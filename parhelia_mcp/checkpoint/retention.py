@@ -13,7 +13,7 @@ from parhelia_mcp.errors import Corrupted, Refused
 from parhelia_mcp.model import moment, timestamp
 from parhelia_mcp.spec import CheckpointPolicy
 
-KEPT_LONGER = frozenset({"complete", "error", "manual", "safety"})
+KEPT_LONGER = frozenset({"complete", "error", "shutdown", "manual", "safety"})
 LONGER = 4  # times the days of the others
 
 

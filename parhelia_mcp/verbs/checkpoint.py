@@ -17,13 +17,18 @@ from parhelia_mcp.checkpoint.format import FILE
 from parhelia_mcp.checkpoint.manifest import Manifest
 from parhelia_mcp.checkpoint.store import Store
 from parhelia_mcp.context import Context
-from parhelia_mcp.errors import Refused, Usage
+from parhelia_mcp.errors import Busy, Corrupted, LocalFault, Problem, Refused, Usage
 from parhelia_mcp.model import moment, now
 from parhelia_mcp.plain import clean
 
 TAKE_S = 900.0
 MOST_LISTED = 50  # paths of skipped and changed files in one answer
 MOST_SCREEN = 32 << 10
+TROUBLES: dict[str, type[Problem]] = {  # what a runner's refusal is to the one who asked
+    **dict.fromkeys(("disk-full", "disk-fault", "not-writable"), LocalFault),
+    **dict.fromkeys(("busy", "not-running"), Busy),
+    "damaged-checkpoint": Corrupted,
+}
 SENSITIVE = re.compile(
     r"(^|/)(\.env(\.[^/]*)?|[^/]*\.(pem|key|p12|pfx|keystore|jks)|id_(rsa|dsa|ecdsa|ed25519)|\.netrc|\.npmrc|\.pypirc|\.pgpass"
     r"|\.git-credentials|[^/]*credentials[^/]*|[^/]*secrets?\.(ya?ml|json|toml|env))$",
@@ -156,10 +161,11 @@ def create(ctx: Context, request: CreateRequest) -> Row:
     )
     if not reply.get("ok"):
         error = reply.get("error") or {}
-        raise Refused(
-            str(error.get("code", "no-checkpoint")),
+        code = str(error.get("code", "no-checkpoint"))
+        raise TROUBLES.get(code, Refused)(
+            code,
             f"No checkpoint was taken: {clean(str(error.get('message', 'the runner refused')))}",
-            f"parhelia task show {session.task}",
+            clean(str(error.get("hint") or f"parhelia task show {session.task}")),
         )
     store = task_checkpoints.mirrored(ctx, session, packs=False)
     return row(stores.load(store, str(reply["result"]["hash"])))
