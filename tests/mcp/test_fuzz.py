@@ -65,6 +65,8 @@ def drawn(draw: random.Random, known: list[str]) -> tuple[str, dict[str, Any]]:
         given[draw.choice(["x", "task_id", "", "__class__"])] = 1
     if name == "status" and isinstance(given.get("wait_s"), int | float) and 0 < given["wait_s"] <= 600:
         given["wait_s"] = 0.1
+    if isinstance(given.get("target"), str):
+        given["target"] = known[2]  # restoring writes where it is told to
     if name == "submit" and "provider" in given:
         given["provider"] = "local"
     return name, given
