@@ -17,8 +17,10 @@ from parhelia_mcp.checkpoint.format import decode_tree, encode_tree
 
 STAMP = struct.Struct("<QQQqqII")  # device, inode, size, mtime, ctime, mode, links
 NEVER = bytes(STAMP.size)
-_MAGIC = b"PARHCACHE3"
-_RECORD = struct.Struct("<HI32sIIII")  # sizes of path and attributes, tree, its pack, sizes of key and part, lives
+_MAGIC = b"PARHCACHE4"
+_RECORD = struct.Struct(
+    "<HI32sIIIIQ"
+)  # sizes of path and attributes, tree, its pack, sizes of key and part, lives, bytes
 _LIVE = struct.Struct("<IQ")
 
 
@@ -32,6 +34,7 @@ class Seen(NamedTuple):
     key: bytes
     part: bytes
     live: tuple[tuple[int, int], ...]  # (number of a pack, bytes of these files in it)
+    size: int  # bytes of these files
 
 
 class Cache(NamedTuple):
@@ -69,7 +72,7 @@ def read(path: Path, packs: tuple[str, ...], key_name: bytes) -> Cache:
 def _records(data: bytes, at: int) -> Iterable[tuple[bytes, Seen]]:
     total = len(data)
     while at < total:
-        path_size, xattrs_size, tree, tree_pack, key_size, part_size, lives = _RECORD.unpack_from(data, at)
+        path_size, xattrs_size, tree, tree_pack, key_size, part_size, lives, size = _RECORD.unpack_from(data, at)
         a = at + _RECORD.size
         b = a + path_size
         c = b + STAMP.size
@@ -78,7 +81,7 @@ def _records(data: bytes, at: int) -> Iterable[tuple[bytes, Seen]]:
         f = e + part_size
         at = f + lives * _LIVE.size
         live = tuple(_LIVE.iter_unpack(data[f:at]))
-        yield data[a:b], Seen(data[b:c], data[c:d], tree, tree_pack, data[d:e], data[e:f], live)
+        yield data[a:b], Seen(data[b:c], data[c:d], tree, tree_pack, data[d:e], data[e:f], live, size)
 
 
 def write(path: Path, cache: Cache, key_name: bytes) -> None:
@@ -89,7 +92,8 @@ def write(path: Path, cache: Cache, key_name: bytes) -> None:
     for name, seen in cache.directories.items():
         if len(name) > 0xFFFF:
             continue
-        head = (len(name), len(seen.xattrs), seen.tree, seen.tree_pack, len(seen.key), len(seen.part), len(seen.live))
+        sizes = (len(seen.key), len(seen.part), len(seen.live), seen.size)
+        head = (len(name), len(seen.xattrs), seen.tree, seen.tree_pack, *sizes)
         pieces += [_RECORD.pack(*head), name, seen.stamp, seen.xattrs, seen.key, seen.part]
         pieces += [_LIVE.pack(*live) for live in seen.live]
     body = b"".join(pieces)

@@ -183,7 +183,7 @@ def _source(scan: Scan, path: bytes, name: bytes, source: Source, found: list[Fo
         if not stat.S_ISDIR(info.st_mode):
             if not stat.S_ISREG(info.st_mode):
                 raise Usage("bad-source", f"{source.path} is neither a file nor a directory.", "name one of those")
-            found.append(Found(name, info, os.fsencode(source.path.resolve())))
+            found.append((name, info, os.fsencode(source.path.resolve())))
             return None
         descriptor = os.open(source.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:

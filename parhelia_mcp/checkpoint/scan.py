@@ -10,7 +10,6 @@ import stat
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from parhelia_mcp import failpoint
 from parhelia_mcp.checkpoint import format as form
@@ -30,15 +29,12 @@ _ENCODING = sys.getfilesystemencoding()
 _TICK_NS = 20_000_000  # file times move in ticks of the kernel's clock; never more than this
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _GONE = {errno.ENOENT, errno.ELOOP, errno.ESTALE, errno.ENOTDIR, errno.ENXIO}
+_KIND = 0o170000
 _KINDS = {stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a device", stat.S_IFCHR: "a device"}
 
 
-class Found(NamedTuple):
-    """A name that is not a directory: how to open it, relative to its directory's descriptor."""
-
-    name: bytes
-    stat: os.stat_result
-    path: bytes
+# What is not a directory: its name, what was seen of it, how to open it from its directory. Plain, as there are many.
+Found = tuple[bytes, os.stat_result, bytes]
 
 
 class Excludes:
@@ -157,9 +153,10 @@ class Scan:
 
     def _list(self, descriptor: int, path: bytes) -> tuple[list[Found], list[tuple[bytes, os.stat_result]]]:
         files, folders = [], []
+        excluded = None if self.excludes.empty else self.excludes.match
         with os.scandir(descriptor) as listing:
             for item in listing:
-                if not self.excludes.empty and self.excludes.match(path, item.name):
+                if excluded and excluded(path, item.name):
                     continue
                 name = item.name.encode(_ENCODING, "surrogateescape")
                 try:
@@ -167,14 +164,13 @@ class Scan:
                 except OSError as problem:
                     self._missed(path + b"/" + name, problem)
                     continue
-                kind = stat.S_IFMT(info.st_mode)
-                if kind == stat.S_IFDIR:
-                    if (info.st_dev, info.st_ino) != self._own:
-                        folders.append((name, info))
+                kind = info.st_mode & _KIND
+                if kind == stat.S_IFREG or (kind != stat.S_IFDIR and kind not in _KINDS):
+                    files.append((name, info, name))
                 elif kind in _KINDS:
                     self.skip(path + b"/" + name, _KINDS[kind])
-                else:
-                    files.append(Found(name, info, name))
+                elif (info.st_dev, info.st_ino) != self._own:
+                    folders.append((name, info))
         files.sort()
         folders.sort()
         return files, folders
@@ -184,16 +180,18 @@ class Scan:
     ) -> bytes:
         """Keep one directory whose subdirectories are kept already; the id of its tree."""
         seen = self.cache.directories.get(path)
-        if seen and seen.key == b"".join([_stamp(one.stat) + one.name + b"\0" for one in files]):
-            key, part, live = seen.key, seen.part, seen.live
+        if seen and seen.key == _key(files):
+            key, part, live, size = seen.key, seen.part, seen.live, seen.size
             self.files += len(files)
-            self.bytes += sum(one.stat.st_size for one in files if stat.S_ISREG(one.stat.st_mode))
+            self.bytes += size
         else:
+            before = self.bytes
             key, part, live = self._files(path, descriptor, files, by_name(seen) if seen else {})
+            size = self.bytes - before
         payload = form.encode_tree(part, folders)
         tree = self.cipher.identify(payload)
         number = seen.tree_pack if seen and tree == seen.tree else self.add(payload, tree=True)[1]
-        self.directories[path] = Seen(stamp, xattrs, tree, number, key, part, live)
+        self.directories[path] = Seen(stamp, xattrs, tree, number, key, part, live, size)
         if self._progress:
             self._progress(self.files, self.bytes)
         return tree
@@ -204,19 +202,20 @@ class Scan:
         keys, part = [], []
         self._live = Counter()
         for one in files:
-            stamp = _stamp(one.stat)
-            before = old.get(one.name)
+            name, info, _ = one
+            stamp = _stamp(info)
+            before = old.get(name)
             if before is not None and before[0] == stamp:
                 entry = before[1]
                 self._account(form.decode_entry(entry))
             else:
                 troubles = len(self.changed)
-                kept = self._entry(descriptor, path + b"/" + one.name, one)
+                kept = self._entry(descriptor, path + b"/" + name, one)
                 if kept is None:
                     continue
                 entry = kept.encode()
-                stamp = NEVER if len(self.changed) > troubles else self._trust(one.stat, stamp)
-            keys.append(stamp + one.name + b"\0")
+                stamp = NEVER if len(self.changed) > troubles else self._trust(info, stamp)
+            keys.append(stamp + name + b"\0")
             part.append(entry)
             self.files += 1
         return b"".join(keys), b"".join(part), tuple(sorted(self._live.items()))
@@ -241,21 +240,22 @@ class Scan:
         return self.lists[name] if name in self.lists else form.decode_records(self.reader.read(name))
 
     def _entry(self, descriptor: int | None, path: bytes, one: Found) -> Entry | None:
-        info = one.stat
+        name, info, opens = one
         try:
             if stat.S_ISREG(info.st_mode):
                 return self._regular(descriptor, path, one)
             if stat.S_ISLNK(info.st_mode):
-                kind, body = form.LINK, os.readlink(one.path, dir_fd=descriptor)
+                kind, body = form.LINK, os.readlink(opens, dir_fd=descriptor)
             else:
                 kind, body = form.FIFO, b""
         except OSError as problem:
             self._missed(path, problem)
             return None
-        return Entry(kind, one.name, stat.S_IMODE(info.st_mode), info.st_mtime_ns, b"", body)
+        return Entry(kind, name, stat.S_IMODE(info.st_mode), info.st_mtime_ns, b"", body)
 
     def _regular(self, descriptor: int | None, path: bytes, one: Found) -> Entry | None:
-        file = os.open(one.path, _READ, dir_fd=descriptor)
+        name, listed, opens = one
+        file = os.open(opens, _READ, dir_fd=descriptor)
         try:
             info = os.fstat(file)
             for _ in range(2):
@@ -268,12 +268,12 @@ class Scan:
                 info = os.fstat(file)
                 if _same(info, before):
                     break
-            if not _same(info, before) or not _same(before, one.stat):
+            if not _same(info, before) or not _same(before, listed):
                 self.changed.append(path)
         finally:
             os.close(file)
         self.bytes += content.size
-        return Entry(form.FILE, one.name, stat.S_IMODE(before.st_mode), before.st_mtime_ns, xattrs, content.encode())
+        return Entry(form.FILE, name, stat.S_IMODE(before.st_mode), before.st_mtime_ns, xattrs, content.encode())
 
     def _content(self, file: int, info: os.stat_result) -> Content:
         group = form.NO_GROUP
@@ -331,6 +331,19 @@ class Scan:
 
     def _trust(self, info: os.stat_result, stamp: bytes) -> bytes:
         return stamp if max(info.st_mtime_ns, info.st_ctime_ns) < self._trusted_before else NEVER
+
+
+def _key(files: list[Found]) -> bytes:
+    """What the cache says of a directory whose files are all as they were; the stamp written out, for speed."""
+    pack = STAMP.pack
+    return b"".join(
+        [
+            pack(at.st_dev, at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns, at.st_mode, at.st_nlink)
+            + name
+            + b"\0"
+            for name, at, _ in files
+        ]
+    )
 
 
 def _stamp(info: os.stat_result) -> bytes:
