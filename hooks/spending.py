@@ -11,7 +11,7 @@ import call
 from state import budget
 
 JUDGED = 42
-HOURS, CORES, GIB, TASK_USD = 4.0, 4.0, 16.0, 5.0  # what a task gets that names nothing else
+HOURS, CORES, GIB = 4.0, 4.0, 16.0  # what a task gets that names nothing else
 ALIASES = {"A10G": "A10", "A100": "A100-80GB", "H100!": "H100", "B200+": "B300"}
 STARTS = frozenset(
     "submit;run;resume;recover resume;recover restart;checkpoint rollback;checkpoint restore".split(";"),
@@ -22,9 +22,10 @@ def number(value, default):
     return float(value) if value not in (None, "") else default
 
 
-def estimate(arguments, runs_command, rates):
+def estimate(arguments, runs_command, numbers):
     """The most the call can cost in dollars: a task's limit, for a command the price of its whole time if that is less."""
-    limit = number(arguments.get("max_usd"), TASK_USD)
+    limit = number(arguments.get("max_usd"), float(numbers.get("per_task_usd", 5.0)))
+    rates = numbers.get("rates")
     if not runs_command or not rates:
         return limit
     gpu = (arguments.get("gpu") or "").upper()
@@ -48,7 +49,7 @@ def judge_start(verb, arguments, numbers):
     ceiling, spent, held = numbers["ceiling_usd"], numbers["spent_usd"], numbers["reserved_usd"]
     left = ceiling - spent - held
     runs_command = verb == "run" or bool(arguments.get("command"))
-    cost = estimate(arguments, runs_command, numbers.get("rates") or {})
+    cost = estimate(arguments, runs_command, numbers)
     text = (
         f"Parhelia: this {verb} may cost up to ${cost:.2f}; ${max(left, 0):.2f} of ${ceiling:.2f} is left "
         f"(${spent:.2f} spent, ${held:.2f} reserved)."

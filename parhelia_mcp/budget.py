@@ -314,6 +314,7 @@ def publish(ctx: Context) -> None:
                 "ceiling_usd": dollars(now.ceiling),
                 "spent_usd": dollars(now.spent),
                 "reserved_usd": dollars(now.reserved),
+                "per_task_usd": ctx.loaded.user.budget.per_task_usd,
                 "warning_threshold": ctx.loaded.user.budget.warning_threshold,
                 "rates": prices.rates(ctx.loaded.user.prices),
             },

@@ -1,6 +1,7 @@
 """What of a person's Claude Code configuration travels into a session: instructions, skills, agents, commands, hooks,
 permissions, plugins and MCP servers that need no secret. Credentials, history, other projects and environment blocks
-never do. Every file and setting that was seen stands in the receipt: carried, rewritten, or left behind and why.
+never do, and Parhelia itself does not: a session starts no sessions. Every file and setting that was seen stands in the
+receipt: carried, rewritten, or left behind and why. What cannot be read is left behind too; it never stops a submit.
 
 Result in `target`: `claude/` (becomes `~/.claude`), `plugins/NAME/` (one `--plugin-dir` each), `mcp.json` (`--mcp-config`).
 The project's own files travel with the workspace; only its `.mcp.json` is looked at here.
@@ -9,20 +10,26 @@ The project's own files travel with the workspace; only its `.mcp.json` is looke
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import stat
+import tarfile
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from parhelia_mcp import files
 from parhelia_mcp.hook_validation.sources import Place, parsed, sources
+from parhelia_mcp.spec import Configuration
 
+ARCHIVE, RECEIPT = "config.tar", "receipt.json"  # in the session's directory
 SETTINGS = frozenset(
-    "hooks permissions model outputStyle includeCoAuthoredBy attribution alwaysThinkingEnabled disableAllHooks".split()
+    "hooks permissions model outputStyle includeCoAuthoredBy attribution alwaysThinkingEnabled".split()
 )
+RULES = ("allow", "ask", "deny")  # of `permissions`; the mode is the session's own, directories are this machine's
 FOLDERS = ("skills", "agents", "commands", "hooks", "output-styles", "rules")
 NEVER = {  # names in ~/.claude that stay, and why
     ".credentials.json": "credentials",
@@ -48,8 +55,11 @@ SECRET = re.compile(
     rb"|(?i:(?:api[_-]?key|secret|token|passw(?:or)?d|authorization)[\"']?\s*[:=]\s*"
     rb"(?:[\"'](?:bearer\s+)?(?![$<{])[^\"'\s]{12,}[\"']|(?:bearer\s+)?(?=[\w+/.=-]*\d)[\w+/.=-]{16,}))"
 )
+OURS = "Parhelia itself: a session starts no sessions"
 REMOVED = b"[removed: it looked like a key]"
-LARGEST = 5 << 20
+LARGEST = 5 << 20  # of a file
+MOST_BYTES, MOST_FILES = 10 << 20, 2_000  # of a skill, a plugin
+STRICT = "a session starts only the MCP servers that are listed, and none of a plugin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,48 +83,81 @@ class Receipt:
         return asdict(self)
 
 
-def collect(home: Path, project: Path, target: Path, *, own_server: bool = False) -> Receipt:
-    """Fill the empty directory `target` with what may travel. Reads only; raises OSError where `target` cannot be written.
+def pack(home: Path, project: Path, session_dir: Path) -> Configuration:
+    """Collect into one archive in the session's directory, with the receipt beside it; what the session is told of them."""
+    with tempfile.TemporaryDirectory(prefix=".config-", dir=session_dir) as scratch:
+        collected, draft = Path(scratch, "collected"), Path(scratch, ARCHIVE)
+        receipt = collect(home, project, collected)
+        with tarfile.open(draft, "w") as archive:
+            draft.chmod(0o600)
+            for path in sorted(path for path in collected.rglob("*") if path.is_file()):
+                archive.add(path, str(path.relative_to(collected)))
+        draft.replace(session_dir / ARCHIVE)
+    files.replace_json(session_dir / RECEIPT, receipt.as_dict())
+    return Configuration(ARCHIVE, len(receipt.carried), len(receipt.rewritten), len(receipt.dropped))
 
-    `own_server` also carries Parhelia's MCP server, so that a session can start sessions of its own.
-    """
+
+def collect(home: Path, project: Path, target: Path) -> Receipt:
+    """Fill the empty directory `target` with what may travel. Reads only; raises OSError where `target` cannot be written."""
     receipt = Receipt()
     config = home / ".claude"
     carried = files.private_dir(target / "claude")
-    _file(config / "CLAUDE.md", config, carried / "CLAUDE.md", "~/.claude/CLAUDE.md", receipt)
-    for folder in FOLDERS:
-        _tree(config / folder, carried / folder, f"~/.claude/{folder}", receipt)
-    for name, why in NEVER.items():
-        if (config / name).exists():
-            receipt.dropped.append(Item(f"~/.claude/{name}", why))
+    for path in sorted(config.iterdir()) if config.is_dir() and os.access(config, os.R_OK | os.X_OK) else ():
+        name = f"~/.claude/{path.name}"
+        if path.name in FOLDERS and path.is_dir():
+            for inner in sorted(path.iterdir()) if os.access(path, os.R_OK | os.X_OK) else ():
+                _any(inner, path, carried / path.name / inner.name, f"{name}/{inner.name}", receipt)
+        elif path.suffix == ".md":  # CLAUDE.md, and what it may include
+            _file(path, config, carried / path.name, name, receipt)
+        elif path.name not in ("settings.json", "plugins"):
+            receipt.dropped.append(Item(name, NEVER.get(path.name, "not known to be useful elsewhere")))
     if (home / ".claude.json").exists():
         receipt.dropped.append(
             Item("~/.claude.json", "account, keys and other projects; only its MCP servers are looked at")
         )
-    settings = _settings(parsed(config / "settings.json"), home, project, receipt)
+    settings = _settings(config / "settings.json", home, project, receipt)
     if settings:
         files.replace_json(carried / "settings.json", settings)
     _plugins(home, project, target, receipt)
-    files.replace_json(target / "mcp.json", {"mcpServers": _servers(home, project, receipt, own_server)})
+    files.replace_json(target / "mcp.json", {"mcpServers": _servers(home, project, receipt)})
     return receipt
 
 
+def _any(source: Path, root: Path, target: Path, name: str, receipt: Receipt) -> None:
+    if source.is_dir() and not source.is_symlink():
+        _tree(source, target, name, receipt)
+    else:
+        _file(source, root, target, name, receipt)
+
+
 def _tree(source: Path, target: Path, name: str, receipt: Receipt) -> None:
-    for path in sorted(source.rglob("*")) if source.is_dir() else ():
-        inner = path.relative_to(source)
-        if path.is_file() or path.is_symlink():
-            _file(path, source, target / inner, f"{name}/{inner.as_posix()}", receipt)
+    """Copy a directory but for `.git`, or leave it behind as a whole where it is too large."""
+
+    def unreadable(problem: OSError) -> None:
+        receipt.dropped.append(Item(name, f"a directory in it cannot be read: {problem.strerror}"))
+
+    paths: list[Path] = []
+    for folder, inner, names in os.walk(source, onerror=unreadable):
+        inner[:] = [each for each in inner if each != ".git"]
+        paths += [Path(folder, each) for each in (*names, *inner) if each in names or Path(folder, each).is_symlink()]
+    if len(paths) > MOST_FILES or sum(path.lstat().st_size for path in paths) > MOST_BYTES:
+        receipt.dropped.append(Item(name, f"more than {MOST_FILES:,} files or {MOST_BYTES >> 20} MiB"))
+        return
+    for path in sorted(paths):
+        where = path.relative_to(source)
+        _file(path, source, target / where, f"{name}/{where.as_posix()}", receipt)
 
 
 def _file(source: Path, root: Path, target: Path, name: str, receipt: Receipt) -> None:
     """Copy one file, or say why not. In Markdown what looks like a key is taken out; any other such file stays."""
-    if not source.exists():
-        return
-    if why := _private(source, root):
-        if "/.git/" not in name:
+    try:
+        if why := _private(source, root):
             receipt.dropped.append(Item(name, why))
+            return
+        data, mode = source.read_bytes(), source.stat().st_mode
+    except OSError as problem:
+        receipt.dropped.append(Item(name, f"it cannot be read: {problem.strerror}"))
         return
-    data = source.read_bytes()
     if SECRET.search(data):
         if source.suffix != ".md":
             receipt.dropped.append(Item(name, "it holds what looks like a key"))
@@ -122,11 +165,14 @@ def _file(source: Path, root: Path, target: Path, name: str, receipt: Receipt) -
         data = SECRET.sub(REMOVED, data)
         receipt.rewritten.append(Item(name, "what looks like a key was taken out"))
     files.private_dir(target.parent)
-    files.replace(target, data, mode=0o700 if source.stat().st_mode & stat.S_IXUSR else 0o600)
+    files.replace(target, data, mode=0o700 if mode & stat.S_IXUSR else 0o600)
     receipt.carried.append(Item(name, f"{len(data)} bytes"))
 
 
 def _private(source: Path, root: Path) -> str:
+    """Why a file stays, by its place, name and size; empty when it may travel. Raises OSError."""
+    if not source.exists():
+        return "a link that leads nowhere"
     if not source.resolve().is_relative_to(root.resolve()):
         return "a link that leads outside"
     if PRIVATE.search(source.relative_to(root).as_posix()):
@@ -137,23 +183,42 @@ def _private(source: Path, root: Path) -> str:
     return "larger than 5 MiB" if found.st_size > LARGEST else ""
 
 
-def _settings(given: Any, home: Path, project: Path, receipt: Receipt) -> dict[str, Any]:
+def _settings(path: Path, home: Path, project: Path, receipt: Receipt) -> dict[str, Any]:
     """The settings that are safe and mean the same elsewhere, with this machine's paths replaced."""
+    given = parsed(path)
     if not isinstance(given, dict):
+        if path.exists():
+            receipt.dropped.append(Item("~/.claude/settings.json", "not a JSON object; Claude Code ignores it too"))
         return {}
-    kept = {}
+    kept: dict[str, Any] = {}
     for key, value in given.items():
         name = f"~/.claude/settings.json {key}"
         if key not in SETTINGS:
             receipt.dropped.append(Item(name, _why(key)))
+        elif key == "hooks" and given.get("disableAllHooks") is True:
+            receipt.dropped.append(Item(name, "disableAllHooks is set"))
         elif key == "hooks":
             kept[key] = _hooks(value, home, project, receipt)
         elif SECRET.search(json.dumps(value).encode()):
             receipt.dropped.append(Item(name, "it holds what looks like a key"))
+        elif key == "permissions":
+            kept[key] = _rules(value, home, project)
+            receipt.carried.append(Item(name, "rules only" if kept[key] == value else "rules only, paths rewritten"))
         else:
-            kept[key] = json.loads(_elsewhere(json.dumps(value), home, project))
-            receipt.carried.append(Item(name, "as it is" if kept[key] == value else "paths rewritten"))
+            kept[key] = value
+            receipt.carried.append(Item(name, "as it is"))
     return kept
+
+
+def _rules(given: Any, home: Path, project: Path) -> dict[str, list[str]]:
+    """Permission rules, their paths relative to the workspace or the home as the client reads such rules."""
+    kept = {kind: rules for kind in RULES if isinstance(rules := _table(given).get(kind), list)}
+    text = re.sub(rf"/?{re.escape(str(project))}(?=[/\")])", ".", json.dumps(kept))
+    return json.loads(re.sub(rf"/?{re.escape(str(home))}(?=[/\")])", "~", text))
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _why(key: str) -> str:
@@ -209,54 +274,64 @@ def _unfit(hook: Any, home: Path, project: Path) -> str:
 
 def _plugins(home: Path, project: Path, target: Path, receipt: Receipt) -> None:
     place = Place(home, project, {})
+    silent = _table(parsed(place.config / "settings.json")).get("disableAllHooks") is True
     for name, root in _enabled(place):
-        if name.partition("@")[0] == "parhelia":
-            receipt.dropped.append(Item(f"plugin {name}", "Parhelia itself"))
+        if "parhelia" in name.lower():
+            receipt.dropped.append(Item(f"plugin {name}", OURS))
             continue
         folder = target / "plugins" / re.sub(r"[^\w.-]", "-", name)
-        servers = parsed(root / ".mcp.json")
-        named = servers.get("mcpServers", servers) if isinstance(servers, dict) else {}
         _tree(root, folder, f"plugin {name}", receipt)
-        if any(_needs_secret(server, home) for server in named.values() if isinstance(server, dict)):
-            (folder / ".mcp.json").unlink(missing_ok=True)
-            receipt.dropped.append(Item(f"plugin {name}/.mcp.json", "a server in it needs a secret"))
-        if folder.is_dir():
-            receipt.plugins.append(folder.name)
+        if not folder.is_dir():
+            continue
+        _without_servers(folder, name, receipt)
+        if silent and (folder / "hooks").is_dir():
+            shutil.rmtree(folder / "hooks")
+            receipt.dropped.append(Item(f"plugin {name}/hooks", "disableAllHooks is set"))
+        receipt.plugins.append(folder.name)
+
+
+def _without_servers(plugin: Path, name: str, receipt: Receipt) -> None:
+    """Take a plugin's MCP servers out of its copy: nothing would start them, and their environment may hold a secret."""
+    if (plugin / ".mcp.json").exists():
+        (plugin / ".mcp.json").unlink()
+        receipt.dropped.append(Item(f"plugin {name}/.mcp.json", STRICT))
+    manifest = plugin / ".claude-plugin" / "plugin.json"
+    told = _table(parsed(manifest))
+    if told.pop("mcpServers", None) is not None:
+        files.replace_json(manifest, told)
+        receipt.rewritten.append(Item(f"plugin {name}/.claude-plugin/plugin.json", STRICT))
 
 
 def _enabled(place: Place) -> Iterator[tuple[str, Path]]:
-    installed = parsed(place.config / "plugins" / "installed_plugins.json")
-    plugins = installed.get("plugins") if isinstance(installed, dict) else None
+    plugins = _table(_table(parsed(place.config / "plugins" / "installed_plugins.json")).get("plugins"))
     enabled: dict[str, Any] = {}
     for source in sources(place):
-        data = parsed(source.path) if source.kind == "user" else None
-        enabled.update((data.get("enabledPlugins") or {}) if isinstance(data, dict) else {})
-    for name, entries in (plugins or {}).items():
-        path = entries[0].get("installPath") if entries and isinstance(entries[0], dict) else None
+        if source.kind == "user":
+            enabled |= _table(_table(parsed(source.path)).get("enabledPlugins"))
+    for name, entries in plugins.items():
+        first = _table(entries[0]) if isinstance(entries, list) and entries else {}
+        path = first.get("installPath")
         if enabled.get(name) is True and isinstance(path, str) and Path(path).is_dir():
             yield name, Path(path)
 
 
-def _servers(home: Path, project: Path, receipt: Receipt, own_server: bool) -> dict[str, Any]:
+def _servers(home: Path, project: Path, receipt: Receipt) -> dict[str, Any]:
     """The user's and the project's MCP servers that work without anything secret and without this machine's files."""
+    known = _table(parsed(home / ".claude.json"))
+    here = _table(_table(known.get("projects")).get(str(project)))
+    shared = _table(parsed(project / ".mcp.json"))
     kept: dict[str, Any] = {}
-    for where, path in (("~/.claude.json", home / ".claude.json"), (".mcp.json", project / ".mcp.json")):
-        data = parsed(path)
-        servers = data.get("mcpServers") if isinstance(data, dict) else None
-        for name, server in (servers or {}).items() if isinstance(servers, dict | None) else ():
+    for where, holder in (("~/.claude.json", known), ("~/.claude.json for this project", here), (".mcp.json", shared)):
+        for name, server in _table(holder.get("mcpServers")).items():
             label = f"MCP server {name} in {where}"
-            if _is_ours(name, server) and not own_server:
-                receipt.dropped.append(Item(label, "Parhelia itself; a session starts no sessions unless asked"))
+            if "parhelia" in f"{name} {json.dumps(server)}".lower():
+                receipt.dropped.append(Item(label, OURS))
             elif why := _needs_secret(server, home):
                 receipt.dropped.append(Item(label, why))
             else:
                 kept[name] = server
                 receipt.carried.append(Item(label, "as it is"))
     return kept
-
-
-def _is_ours(name: str, server: Any) -> bool:
-    return name == "parhelia" or "parhelia-mcp" in json.dumps(server)
 
 
 def _needs_secret(server: Any, home: Path) -> str:
@@ -271,7 +346,6 @@ def _needs_secret(server: Any, home: Path) -> str:
         r"--?(api[-_]?key|token|secret|password)\b|\$\{?\w*(KEY|TOKEN|SECRET)", text
     ):
         return "it is given a secret"
-    url = urlsplit(str(server.get("url") or ""))
-    if url.username or url.query:
+    if re.search("[@?]", str(server.get("url") or "")):
         return "its address may hold a secret"
     return "its program lies in your home" if str(home) in text or '"~/' in text else ""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from parhelia_mcp.hook_validation import commands, dry_run, repair, shape
@@ -25,10 +25,15 @@ class HookValidator:
     """The hooks a project gets: managed, user, project and local settings, and every enabled plugin."""
 
     def __init__(
-        self, *, home: Path | None = None, project: Path | None = None, environ: Mapping[str, str] | None = None
+        self,
+        *,
+        home: Path | None = None,
+        project: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        plugins: Iterable[Path] = (),
     ) -> None:
         environ = os.environ if environ is None else environ
-        self._place = Place(home or Path.home(), project or Path.cwd(), environ)
+        self._place = Place(home or Path.home(), project or Path.cwd(), environ, tuple(plugins))
 
     @property
     def user_settings(self) -> Path:
@@ -84,7 +89,7 @@ class HookValidator:
             yield Finding("HK171", "info", hooks[0].source.path.as_posix(), "", what, "claude --version")
         for folder in (self._place.config, self._place.project / ".claude"):
             for page in sorted([*folder.glob("agents/*.md"), *folder.glob("skills/*/SKILL.md")]):
-                head = page.read_text(errors="replace").split("\n---", 1)[0]
+                head = page.read_text(errors="replace").split("\n---", 1)[0] if page.is_file() else ""
                 if "\nhooks:" in head:
                     what = "It has hooks of its own in its front matter; they are not checked."
                     yield Finding("HK172", "info", str(page), "", what, "read them")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from parhelia_mcp import budget, files, follow, prices
@@ -11,7 +12,7 @@ from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Busy, Refused
 from parhelia_mcp.failpoint import reach
 from parhelia_mcp.model import Sizes, State, dollars, micro, session_id, timestamp
-from parhelia_mcp.spec import Spec
+from parhelia_mcp.spec import Agent, Spec
 from parhelia_mcp.store import Session, Task
 
 SHORTEST_H = 0.05  # a shorter session is not worth proposing
@@ -60,6 +61,17 @@ class Asked:
     max_usd: float | None
     cost: Cost
     agreed: int = 0  # micro-dollars that a person lets the ceiling rise by for it
+
+
+def configured(ctx: Context, agent: Agent, project: str | None, directory: Path) -> tuple[Agent, list[tuple[str, str]]]:
+    """The agent with the user's Claude Code configuration as it is now, and its archive among the sources."""
+    if agent.kind != "claude":
+        return agent, []
+    from parhelia_mcp import config_sync  # a command needs none of it
+
+    told = config_sync.pack(ctx.user_home, Path(project or ctx.cwd), directory)
+    source = (f"sessions/{directory.name}/{told.archive}", str(directory / told.archive))
+    return replace(agent, configuration=told), [source]
 
 
 def create(

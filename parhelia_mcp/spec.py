@@ -41,6 +41,16 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Configuration:
+    """The user's Claude Code configuration that came along: an archive in the session's directory, and how many things."""
+
+    archive: str
+    carried: int
+    rewritten: int
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
 class Agent:
     """What the runner runs. `upstream` and `credential_kind` are for the meter; the credential comes by descriptor."""
 
@@ -54,6 +64,7 @@ class Agent:
     upstream: str = "https://api.anthropic.com"
     credential_kind: str = "none"  # "api-key" | "oauth" | "none"
     hooks: tuple[str, ...] = ()
+    configuration: Configuration | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +112,15 @@ class Spec:
                 **raw,
                 "workspace": Workspace(**{**raw["workspace"], "inputs": tuple(raw["workspace"]["inputs"])}),
                 "limits": Limits(**raw["limits"]),
-                "agent": Agent(**{**raw["agent"], "hooks": tuple(raw["agent"]["hooks"])}),
+                "agent": _agent(raw["agent"]),
                 "checkpoint": CheckpointPolicy(**{**raw["checkpoint"], "exclude": tuple(raw["checkpoint"]["exclude"])}),
                 "command": tuple(raw["command"]) if raw["command"] is not None else None,
             }
         )
+
+
+def _agent(raw: Mapping[str, Any]) -> Agent:
+    told = raw.get("configuration")
+    return Agent(
+        **{**raw, "hooks": tuple(raw["hooks"]), "configuration": None if told is None else Configuration(**told)}
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from parhelia_mcp import render
-from parhelia_mcp.cli.common import as_json, leave, show
+from parhelia_mcp.cli.common import as_json, leave, show, task_id
 from parhelia_mcp.context import Context
 
 
@@ -25,13 +25,14 @@ def config_show(as_json: bool) -> None:
     _show(as_json)
 
 
-@config.command("diff", epilog="Example:  parhelia config diff --json")
+@config.command("diff", epilog="Examples:  parhelia config diff   |   parhelia config diff task-1a2b3c4d")
+@task_id(required=False)
 @as_json
-def config_diff(as_json: bool) -> None:
-    """What of your Claude Code configuration travels into a session, and what stays, and why."""
+def config_diff(id: str | None, as_json: bool) -> None:
+    """What of your Claude Code configuration travels into a session, or into this one; what stays, and why."""
     from parhelia_mcp.verbs import config_diff as verb
 
-    result = verb.run(Context(), verb.Request())
+    result = verb.run(Context(), verb.Request(id=id))
     show(result, render.config_diff(result), as_json)
 
 

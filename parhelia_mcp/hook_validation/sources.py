@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ class Place:
     home: Path
     project: Path
     environ: Mapping[str, str]
+    plugins: tuple[Path, ...] = ()  # plugins that are given by option, beside the enabled ones
 
     @property
     def config(self) -> Path:
@@ -38,7 +40,8 @@ def sources(place: Place) -> list[Source]:
     if folder != place.config:
         settings += [Source("project", folder / "settings.json"), Source("local", folder / "settings.local.json")]
     found = [source for source in settings if source.path.exists() or source.path.is_symlink()]
-    return found + list(_plugins(place, found))
+    given = (Source("plugin", root / "hooks" / "hooks.json", root) for root in place.plugins)
+    return [*found, *_plugins(place, found), *(source for source in given if source.path.exists())]
 
 
 def _plugins(place: Place, settings: list[Source]) -> Iterator[Source]:
@@ -71,6 +74,8 @@ def _plugin_root(name: str, installed: Any, known: Any) -> Path | None:
 
 def text(path: Path) -> str:
     """The file as Claude Code decodes it: UTF-8 or UTF-16 by its mark, bad bytes replaced. Raises OSError."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is no regular file")  # a pipe would be waited for
     data = path.read_bytes()
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16", "replace")

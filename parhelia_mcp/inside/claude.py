@@ -19,7 +19,7 @@ from anyio.abc import Process, TaskGroup
 from parhelia_mcp import files, model
 from parhelia_mcp.checkpoint import session
 from parhelia_mcp.errors import Refused, Unreachable
-from parhelia_mcp.inside import claude_home, stream, wire
+from parhelia_mcp.inside import claude_home, configuration, stream, wire
 from parhelia_mcp.inside.agent import End, Room
 from parhelia_mcp.inside.ask import Ask
 from parhelia_mcp.inside.meter import Credential, Meter
@@ -178,7 +178,7 @@ class Claude:
             *(agent.program, "-p", *streams, "--replay-user-messages", "--include-partial-messages"),
             *("--permission-prompt-tool", "stdio", "--permission-mode", self._mode),
             *conversation,
-            *("--settings", str(settings), "--strict-mcp-config"),
+            *("--settings", str(settings), *configuration.options(self._room.home)),
             *(("--model", agent.model) if agent.model else ()),
         ]
 

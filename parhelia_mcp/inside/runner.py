@@ -20,7 +20,7 @@ import anyio
 
 from parhelia_mcp import files, locks, model, processes, spec
 from parhelia_mcp.errors import Problem
-from parhelia_mcp.inside import checkpoints, claude_home, control, limits, outcome, owner, ssh, status_line
+from parhelia_mcp.inside import checkpoints, configuration, control, limits, outcome, owner, ssh, status_line
 from parhelia_mcp.inside.__main__ import REFUSED
 from parhelia_mcp.inside.agent import Agent, End, Room
 from parhelia_mcp.inside.journal import Journal
@@ -240,14 +240,16 @@ class Runner:
     async def _prepare(self, room: Room) -> None:
         told = room.spec
         self.emit("config", f"config: {outcome.configuration(told)}", agent=told.agent.kind, sizes=told.sizes)
-        hooks = [*(claude_home.HOOKS if told.agent.kind == "claude" else ()), *told.agent.hooks]
+        hooks = configuration.hooks(told.agent)
         self.emit("hook", f"hook: in-session hooks: {', '.join(hooks) or 'none'}", hooks=hooks)
+        await configuration.lay(room)
         await anyio.to_thread.run_sync(self._unpack, room)
         if self.owner is not None:
             await anyio.to_thread.run_sync(self.owner.give, self.workspace)
             self.owner.give(self.runtime / "agent")
         base = f" at {told.workspace.base_commit[:12]}" if told.workspace.base_commit else ""
         self.emit("workspace", f"workspace: {told.workspace.kind}{base} in {self.workspace}", path=str(self.workspace))
+        await configuration.check(room)
 
     def _unpack(self, room: Room) -> None:
         """Lay out the workspace; one that an earlier session left is kept beside it."""

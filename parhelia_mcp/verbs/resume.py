@@ -122,6 +122,8 @@ def start(
         session_id=given.talk or agent.session_id,
         interactive=before.agent.interactive,
     )
+    directory = files.private_dir(ctx.session_dir(task.id, number))
+    agent, carried = sessions.configured(ctx, agent, task.repository or task.source, directory)
     cost = sessions.worst_case(
         ctx, task.provider, sizes, region, latest.timeout_s, latest.max_usd, agent.kind == "claude"
     )
@@ -138,9 +140,8 @@ def start(
         message=message or given.message,
         prices=dict(ctx.loaded.config.prices),
     )
-    files.private_dir(ctx.session_dir(task.id, number))
     asked = sessions.Asked(sizes, region, latest.timeout_s, latest.max_usd, cost)
-    made = sessions.create(ctx, task, number, spec, given.sources, asked, new_task=False)
+    made = sessions.create(ctx, task, number, spec, [*given.sources, *carried], asked, new_task=False)
     started = submit.launch(ctx, made)
     return Result(**started.model_dump(), checkpoint_id=chosen.id if chosen else None)
 
@@ -161,11 +162,14 @@ def _from_checkpoint(before: Spec, chosen: Manifest) -> _Given:
 
 
 def _from_the_start(ctx: Context, task: str, number: int) -> _Given:
-    """What the first session was given, again. Raises Refused `inputs-gone`."""
+    """What the first session was given, again, but for the configuration. Raises Refused `inputs-gone`."""
     first = ctx.store.session(session_id(task, 1))
     told = follow.spec_of(first)
+    theirs = told.agent.configuration
     sources = []
     for name, path in first.sources or ():
+        if theirs and name == f"sessions/1/{theirs.archive}":
+            continue
         kept = next((each for each in (ctx.task_dir(task) / name, Path(path)) if each.exists()), None)
         if kept is None:
             raise Refused(

@@ -253,6 +253,7 @@ def _store(
         given = (
             _fork(ctx, request.from_checkpoint, task_id) if request.from_checkpoint else _pack(ctx, request, directory)
         )
+        agent, carried = sessions.configured(ctx, agent, given.repository or given.source, directory)
         command = tuple(request.command) if request.command else None
         task = Task(
             id=task_id,
@@ -278,7 +279,7 @@ def _store(
             message=request.prompt if given.talk else None,
             prices=dict(ctx.loaded.config.prices),
         )
-        return sessions.create(ctx, task, 1, spec, given.sources, asked, new_task=True)
+        return sessions.create(ctx, task, 1, spec, [*given.sources, *carried], asked, new_task=True)
     except BaseException:
         shutil.rmtree(ctx.task_dir(task_id), ignore_errors=True)
         raise

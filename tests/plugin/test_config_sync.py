@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ SERVERS = {
     "address": {"type": "http", "url": f"https://x/?key={KEY}"},
     "expanded": {"command": "npx", "args": ["${SOME_TOKEN}"]},
     "parhelia": {"command": "parhelia-mcp"},
+    "other-name": {"command": "python3", "args": ["-m", "parhelia_mcp"]},
 }
 
 
@@ -87,6 +90,10 @@ def home(tmp_path: Path) -> Path:
         f"{name}@{market}": [{"installPath": str(plugins / "cache" / name)}]
         for name, market in (("lint", "mine"), ("off", "mine"), ("parhelia", "parhelia"))
     }
+    write(
+        plugins / "cache" / "lint" / ".claude-plugin" / "plugin.json",
+        {"name": "lint", "mcpServers": {"s": {"command": "x", "env": {"K": "PLANTED too"}}}},
+    )
     write(plugins / "installed_plugins.json", {"version": 2, "plugins": installed})
     return home
 
@@ -110,7 +117,7 @@ def test_what_is_useful_travels_and_works_elsewhere(home: Path, tmp_path: Path) 
     assert (carried / "agents" / "tester.md").exists()
     settings = json.loads((carried / "settings.json").read_text())
     assert settings["model"] == "opus"
-    assert settings["permissions"]["allow"] == ["Read($CLAUDE_PROJECT_DIR/**)"]
+    assert settings["permissions"]["allow"] == ["Read(./**)"]
     groups = settings["hooks"]["PreToolUse"]
     assert [hook["command"] for group in groups for hook in group["hooks"]] == ["$HOME/.claude/hooks/guard.py"]
     servers = json.loads((tmp_path / "target" / "mcp.json").read_text())["mcpServers"]
@@ -138,9 +145,54 @@ def test_the_receipt_says_why_each_thing_stays(home: Path, tmp_path: Path) -> No
         assert f"MCP server {name} in ~/.claude.json" in dropped
 
 
-def test_our_own_server_is_carried_only_when_asked(home: Path, tmp_path: Path) -> None:
-    config_sync.collect(home, tmp_path / "project", tmp_path / "target", own_server=True)
-    assert "parhelia" in json.loads((tmp_path / "target" / "mcp.json").read_text())["mcpServers"]
+def test_parhelia_itself_never_travels(home: Path, tmp_path: Path) -> None:
+    receipt = config_sync.collect(home, tmp_path / "project", tmp_path / "target")
+    ours = {item.name: item.note for item in receipt.dropped if "Parhelia itself" in item.note}
+    servers = [f"MCP server {name} in ~/.claude.json" for name in ("parhelia", "other-name")]
+    assert list(ours) == ["plugin parhelia@parhelia", *servers]
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("settings.json", "{"),
+        ("settings.json", []),
+        ("settings.json", {"hooks": [1], "permissions": ["x"], "enabledPlugins": [2]}),
+        ("settings.json", {"hooks": {"Stop": [{"hooks": "x"}, 3]}, "permissions": {"allow": "x"}}),
+        ("plugins/installed_plugins.json", {"plugins": {"lint@mine": {}}}),
+        ("plugins/installed_plugins.json", {"plugins": [1]}),
+        ("../.claude.json", {"mcpServers": [1], "projects": 2}),
+        ("../.claude.json", {"mcpServers": {"a": 1, "b": {"url": "http://[x"}, "c": {"url": 3}}}),
+    ],
+)
+def test_what_is_broken_stays_and_stops_nothing(home: Path, tmp_path: Path, name: str, content: object) -> None:
+    write(home / ".claude" / name, content)
+    receipt = config_sync.collect(home, tmp_path / "project", tmp_path / "target")
+    assert "~/.claude/CLAUDE.md" in [item.name for item in receipt.carried]
+
+
+def test_what_cannot_be_copied_is_named(home: Path, tmp_path: Path) -> None:
+    config = home / ".claude"
+    (config / "CLAUDE.md").unlink()
+    (config / "CLAUDE.md").symlink_to("CLAUDE.md")
+    os.mkfifo(config / "skills" / "pipe")
+    write(config / "skills" / "heavy" / "model.bin", "x" * (4 << 20))
+    for number in range(2):
+        shutil.copy(config / "skills" / "heavy" / "model.bin", config / "skills" / "heavy" / f"{number}.bin")
+    dropped = {item.name: item.note for item in config_sync.collect(home, tmp_path, tmp_path / "target").dropped}
+    assert dropped["~/.claude/CLAUDE.md"] == "a link that leads nowhere"
+    assert dropped["~/.claude/skills/pipe"] == "not a regular file"
+    assert dropped["~/.claude/skills/heavy"] == "more than 2,000 files or 10 MiB"
+
+
+def test_hooks_that_are_switched_off_stay_so(home: Path, tmp_path: Path) -> None:
+    settings = {**settings_of(home, tmp_path / "project"), "disableAllHooks": True}
+    write(home / ".claude" / "settings.json", settings)
+    write(home / ".claude/plugins/cache/lint/hooks/hooks.json", {"hooks": {}})
+    config_sync.collect(home, tmp_path / "project", tmp_path / "target")
+    assert "hooks" not in json.loads((tmp_path / "target/claude/settings.json").read_text())
+    assert (tmp_path / "target/plugins/lint-mine/.claude-plugin").is_dir()
+    assert not (tmp_path / "target/plugins/lint-mine/hooks").exists()
 
 
 def test_an_empty_home_carries_nothing(tmp_path: Path) -> None:

@@ -124,6 +124,13 @@ def test_nothing_passes_when_nothing_is_left(state: Path) -> None:
     assert said("spending", bash("parhelia submit x --max-usd 0.01"), state)[0] == "deny"
 
 
+def test_a_task_is_taken_to_cost_its_limit_in_the_settings(state: Path) -> None:
+    budget(state, **NUMBERS, rates=RATES, per_task_usd=20)
+    assert said("spending", bash("parhelia submit x"), state)[0] == "deny"
+    budget(state, **NUMBERS, rates=RATES, per_task_usd=0.5)
+    assert "may cost up to $0.50" in said("spending", bash("parhelia submit x"), state)[1]
+
+
 def test_before_anything_was_spent_the_guard_says_so(tmp_path: Path) -> None:
     assert said("spending", bash("parhelia submit x"), tmp_path)[0] == "context"
 

@@ -47,6 +47,9 @@ def test_a_command_runs_on_modal_and_its_work_lands_as_a_branch(cloud: Front, lo
 
 
 def test_claude_code_works_on_modal_and_commits(cloud: Front, loopback: Loopback) -> None:
+    instructions = cloud.user_home / ".claude" / "CLAUDE.md"
+    instructions.parent.mkdir()
+    instructions.write_text("Write like a FALCON.\n")
     with fake_api(
         [use("Bash", command="echo hello > hello.txt && git add -A && git commit -qm Hello"), say("Done.")]
     ) as api:
@@ -55,6 +58,7 @@ def test_claude_code_works_on_modal_and_commits(cloud: Front, loopback: Loopback
         said = cloud.json("submit", "write it", env={**keys, "PARHELIA_AGENT_COMMAND": str(claude_path())})
         cloud.until(said["task_id"], "completed", within=90)
         assert {request.token for request in api.messages} == {"sk-dummy"}
+        assert b"FALCON" in api.messages[-1].raw
     branch = f"parhelia/{said['task_id']}"
     assert cloud.git("show", f"{branch}:hello.txt") == "hello\n"
     assert "Done." in cloud.text("logs", said["task_id"])
