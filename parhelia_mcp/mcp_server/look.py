@@ -15,13 +15,14 @@ from pydantic import Field
 from parhelia_mcp.context import Context
 from parhelia_mcp.mcp_server import wording
 from parhelia_mcp.mcp_server.consent import ctx_of
-from parhelia_mcp.mcp_server.results import Status, answer
+from parhelia_mcp.mcp_server.results import Status, answer, cut
 from parhelia_mcp.mcp_server.running import made, run
 from parhelia_mcp.mcp_server.schema import compact
 
 STEP_S = 0.25  # how often a waiting status looks
 TELL_S = 1.0  # how often it says what goes on
 PAGE_BYTES = 20_000
+MOST_CHECKPOINTS = MOST_EVIDENCE = 3
 LONGEST_TITLE, LONGEST_DETAIL = 200, 600  # characters
 
 
@@ -78,6 +79,8 @@ def _one(ctx: Context, id: str) -> dict[str, Any]:
     kept = shown.model_dump(mode="json", exclude={"prompt", "command", "region", "last_event_at", "sessions"})
     for name in ("checkpoints", "result", "observed_why", "detail"):
         kept[name] = kept[name] or None
+    kept["checkpoints"] = kept["checkpoints"] and kept["checkpoints"][:MOST_CHECKPOINTS]
+    kept["diagnosis"] = kept["diagnosis"] and _glance(kept["diagnosis"])
     return {
         **kept,
         "title": line(shown.prompt if shown.prompt is not None else " ".join(shown.command or ()), LONGEST_TITLE),
@@ -87,6 +90,13 @@ def _one(ctx: Context, id: str) -> dict[str, Any]:
         "live": session.live,
         "doing": _doing(shown.state, shown.last_activity, shown.spent_usd),
     }
+
+
+def _glance(diagnosis: dict[str, Any]) -> dict[str, Any]:
+    """The cause in short; `recover` has all of it."""
+    short = {name: diagnosis[name] for name in ("cause", "confidence", "what")}
+    evidence = cut(diagnosis["evidence"][:MOST_EVIDENCE], LONGEST_TITLE)
+    return {**cut(short, LONGEST_DETAIL), "evidence": evidence, "next": wording.as_call(diagnosis["next"])}
 
 
 def _all(ctx: Context, since: str | None, limit: int) -> dict[str, Any]:

@@ -94,6 +94,22 @@ class Kept(TypedDict, total=False):
     next: str
 
 
+class Recovery(TypedDict, total=False):
+    task_id: str
+    session_id: str
+    cause: str
+    confidence: str
+    what: str
+    evidence: list[dict[str, Any]]
+    ruled_out: list[dict[str, Any]]
+    fix: str
+    plan: dict[str, Any]
+    choices: list[str]
+    did: str
+    state: str
+    next: str
+
+
 def answer(result: BaseModel | dict[str, Any]) -> CallToolResult:
     """A result without its nulls, as an object and, for hosts that read only text, as the same JSON once more."""
     flat = trimmed(result.model_dump(mode="json") if isinstance(result, BaseModel) else result)
@@ -108,3 +124,12 @@ def trimmed(value: Any) -> Any:
     if isinstance(value, list):
         return [trimmed(inner) for inner in value]
     return value
+
+
+def cut(value: Any, longest: int) -> Any:
+    """The value with every text in it cut to so many characters."""
+    if isinstance(value, dict):
+        return {key: cut(inner, longest) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [cut(inner, longest) for inner in value]
+    return f"{value[: longest - 1]}…" if isinstance(value, str) and len(value) > longest else value

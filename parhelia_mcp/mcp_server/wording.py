@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from parhelia_mcp.errors import Problem
 
+PERSONS = frozenset({"killed"})  # refusals whose way out is not an agent's
 SHOWN = 60  # characters of a value that is quoted back
 _CALLS = tuple(
     (re.compile(pattern), call)
@@ -23,6 +24,16 @@ _CALLS = tuple(
         (r"parhelia (?:task |session )?list|parhelia status", "status()"),
         (r"parhelia send (\S+) (allow|deny)", 'submit(to="{0}", prompt="{1}")'),
         (r'parhelia (?:send|submit --to) (\S+) "([^"]*)"', 'submit(to="{0}", prompt="{1}")'),
+        (r"parhelia recover (\S+) --action (\w+)", 'recover(id="{0}", action="{1}")'),
+        (r"parhelia recover (\S+) --yes", 'recover(id="{0}", action="resume")'),
+        (r"parhelia recover (\S+)", 'recover(id="{0}")'),
+        (r"parhelia session kill (\S+)", 'recover(id="{0}", action="kill")'),
+        (
+            r"parhelia resume (\S+) --target (\S+) --force",
+            'checkpoint(action="restore", id="{0}", target="{1}", overwrite=true)',
+        ),
+        (r"parhelia resume (\S+) --checkpoint-id (\S+)", 'recover(id="{0}", action="resume", from_checkpoint="{1}")'),
+        (r"parhelia resume ([^\s,;]+)(?! --)", 'recover(id="{0}", action="resume")'),
         (r"parhelia checkpoint list --session (\S+)", 'checkpoint(action="list", id="{0}")'),
         (r"parhelia checkpoint list", 'checkpoint(action="list")'),
         (r"parhelia submit --dry-run|parhelia budget estimate", 'budget(action="estimate")'),
@@ -36,7 +47,9 @@ _FLAGS |= {"from-checkpoint", "to", "tail", "grep", "stream", "cursor"}
 
 
 def as_call(command: str, *, may_raise: bool = False) -> str:
-    """A command line as the tool call that does the same; what no tool does stays a command."""
+    """A command line as the tool call that does the same; what no tool does, and a chain of commands, stays as it is."""
+    if "&&" in command:
+        return command
     text = _RAISE.sub(lambda found: _raising(found[1], may_raise), command)
     for pattern, call in _CALLS:
         text = pattern.sub(lambda found, call=call: call.format(*found.groups()), text)
@@ -64,7 +77,8 @@ def _argument(found: re.Match[str]) -> str:
 
 def problem(what: Problem, *, may_raise: bool) -> str:
     """One of our errors in a model's terms."""
-    step = f" Next: {as_call(what.hint, may_raise=may_raise)}" if what.hint else ""
+    hint = f"ask the person to type: {what.hint}" if what.code in PERSONS else as_call(what.hint, may_raise=may_raise)
+    step = f" Next: {hint}" if what.hint else ""
     return f"{what.message}{step} [{what.code}]"
 
 

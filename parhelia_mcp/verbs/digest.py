@@ -139,7 +139,7 @@ def next_step(session: Session) -> str:
         return f"parhelia logs {session.task} --follow"
     if session.state is State.COMPLETED:
         return f"git diff HEAD...{branch}" if branch else f"parhelia logs {session.task} --tail 50"
-    return f"parhelia logs {session.task} --tail 50"
+    return f"parhelia recover {session.task}"
 
 
 def _asked(session: Session) -> str | None:

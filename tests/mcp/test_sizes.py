@@ -18,7 +18,7 @@ BOUNDS = {  # bytes of the JSON that the model reads
     "status since": ({"since": "0"}, 9_000),
     "status of five": ({"limit": 5}, 3_500),
     "status failed": ({"state": "failed"}, 8_000),
-    "status one": ({"id": "task-00000001"}, 2_000),
+    "status one": ({"id": "task-00000001"}, 3_500),
     "budget": ({}, 1_500),
     "budget history": ({"action": "history"}, 4_000),
 }
