@@ -43,6 +43,7 @@ DOORS = (
     "inside.ssh_server",
     "inside.control",
     "inside.session_hook",
+    "inside.tell",
 )
 
 

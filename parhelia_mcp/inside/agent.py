@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 import anyio.abc
@@ -18,6 +18,10 @@ from parhelia_mcp.inside.journal import Journal
 from parhelia_mcp.inside.owner import Owner
 from parhelia_mcp.model import Reason
 from parhelia_mcp.spec import Spec
+
+if TYPE_CHECKING:
+    from parhelia_mcp.inside.stream import Entry
+    from parhelia_mcp.inside.terminal import Terminal
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +52,19 @@ class Room:
     changed: Callable[[], None]  # state.json is to be written again
     spared: frozenset[int]  # the runner's own processes, which are not the agent's
     failed: Callable[[OSError], None]  # a log could not be written: the disk is full
+    terminal: Terminal | None = None  # where a full-screen client runs
     owner: Owner | None = None  # whom `spawn` starts programs as; None: our own user
     counters: dict[str, float] = field(default_factory=dict)  # turns, tokens, usd: in state.json and result.json
     agent: dict[str, Any] = field(default_factory=dict)  # pid, session_id, ...: `agent` of state.json
     state: str = "starting"
     waiting: str = ""  # what it waits for
+    hint: str = ""  # what a person at the terminal can do, for its status line
     in_flight: Callable[[], int] = lambda: 0  # requests under way; set it, or a slow answer counts as no progress
     resting: Callable[[], bool] = lambda: False  # nothing of its work is half done: it is between turns; set it
     pending: Callable[[], str | None] = lambda: None  # the tool that is at work; set it where there are tools
+    heard: Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]] | None = (
+        None  # takes a full-screen client's events
+    )
     active_at: float = field(default_factory=time.monotonic)
     log_bytes: dict[str, int] = field(default_factory=lambda: {"stdout.log": 0, "stderr.log": 0})
     _logs: dict[str, int] = field(default_factory=dict)
@@ -93,6 +102,14 @@ class Room:
             self.log_bytes[name] += len(data)
         except OSError as problem:
             self.failed(problem)
+
+    def record(self, entry: Entry) -> None:
+        """Put what happened in a conversation into the journal and the view; what the agent says also into the log."""
+        self.emit(entry.kind, entry.text, **entry.fields)
+        if entry.shown:
+            self.view(entry.shown + "\n")
+        if entry.kind == "message":
+            self.stdout(entry.shown.encode(errors="replace") + b"\n")
 
     def view(self, text: str) -> None:
         """Show `text` to whoever watches; escapes are taken out."""
@@ -158,6 +175,10 @@ class Agent(Protocol):
 
     async def answer(self, allow: bool, text: str | None) -> None:
         """Answer what it waits for. Raises Problem when it waits for nothing."""
+        ...
+
+    async def take_over(self, now: bool) -> None:
+        """Let a person at the terminal go on in its place. Raises Problem where that cannot be."""
         ...
 
     async def interrupt(self) -> None:

@@ -14,7 +14,10 @@ from parhelia_mcp import files
 from parhelia_mcp.errors import LocalFault
 
 SETTINGS = ".claude/parhelia-settings.json"
-HOOK_S = 3600  # a hook that is past its time is left out and the tool runs: more than any checkpoint takes
+SCREEN_SETTINGS = ".claude/parhelia-screen-settings.json"
+# What a full-screen client tells of itself.
+EVENTS = ("SessionStart", "UserPromptSubmit", "PreToolUse", "PermissionRequest", "PostToolUse", "Stop", "StopFailure")
+HOOK_S = 86_400  # past its time a hook is left out and the tool runs: a person may take long to answer
 HOOKS = ("a checkpoint before risky commands (PreToolUse Bash)",)
 TAKEN_IN = re.compile(rb'"source_uuid":"([0-9a-f-]{36})"')
 SWITCHES = {  # nothing but the Messages API is called
@@ -44,8 +47,10 @@ def environment(given: Mapping[str, str], port: int, token: str, credential_kind
     }
 
 
-def write(home: Path, workspace: Path, env: Mapping[str, str], mode: str) -> Path:
+def write(home: Path, workspace: Path, env: Mapping[str, str], mode: str, tell: Path | None = None) -> Path:
     """Write what keeps the client from asking first-run questions, and our settings, whose path is returned.
+
+    With `tell`, the program that tells the runner an event, they are those of a full-screen client.
 
     A repository's settings may set variables and would redirect the client; those named in our settings win. The
     other ways to give a key are pinned to nothing for the same reason.
@@ -56,9 +61,9 @@ def write(home: Path, workspace: Path, env: Mapping[str, str], mode: str) -> Pat
     projects = known.get("projects") or {}
     trusted = {**projects, project: {**projects.get(project, {}), "hasTrustDialogAccepted": True}}
     files.replace_json(first_run, {**known, "hasCompletedOnboarding": True, "projects": trusted})
-    settings = home / SETTINGS
+    settings = home / (SCREEN_SETTINGS if tell else SETTINGS)
     files.private_dir(settings.parent)
-    files.replace_json(settings, _settings(env, mode))
+    files.replace_json(settings, _settings(env, mode, tell))
     return settings
 
 
@@ -69,7 +74,11 @@ def _known(first_run: Path) -> dict[str, Any]:
         return {}
 
 
-def _settings(env: Mapping[str, str], mode: str) -> dict[str, Any]:
+def _settings(env: Mapping[str, str], mode: str, tell: Path | None) -> dict[str, Any]:
+    script = Path(__file__).with_name("session_hook.py")
+    hooks = {"PreToolUse": [{"matcher": "Bash", **_hook(shlex.join((sys.executable, "-I", "-S", str(script))))}]}
+    for event in EVENTS if tell else ():
+        hooks.setdefault(event, []).append(_hook(f"{tell} event"))
     keys = {"ANTHROPIC_API_KEY": "", "ANTHROPIC_AUTH_TOKEN": "", "CLAUDE_CODE_OAUTH_TOKEN": ""}
     return {
         "env": {**keys, **env},
@@ -77,14 +86,12 @@ def _settings(env: Mapping[str, str], mode: str) -> dict[str, Any]:
         "skipDangerousModePermissionPrompt": True,
         "permissions": {"defaultMode": mode, "allow": ["Bash(git:*)"] if mode == "acceptEdits" else []},
         "disableAllHooks": False,
-        "hooks": {"PreToolUse": [{"matcher": "Bash", "hooks": [_hook()]}]},
+        "hooks": hooks,
     }
 
 
-def _hook() -> dict[str, Any]:
-    script = Path(__file__).with_name("session_hook.py")
-    command = shlex.join((sys.executable, "-I", "-S", str(script)))
-    return {"type": "command", "command": command, "timeout": HOOK_S}
+def _hook(command: str) -> dict[str, Any]:
+    return {"hooks": [{"type": "command", "command": command, "timeout": HOOK_S}]}
 
 
 def taken_in(path: Path | None) -> set[str]:

@@ -80,6 +80,9 @@ class Command:
     async def answer(self, allow: bool, text: str | None) -> None:
         raise Refused("not-waiting", "This session runs a command; it asks nothing.", "parhelia status ID")
 
+    async def take_over(self, now: bool) -> None:
+        raise Refused("not-an-agent", "This session runs a command; there is no conversation.", "parhelia attach ID")
+
     async def interrupt(self) -> None:
         """SIGTERM to the command and everything it started."""
         if self._pid is not None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+import anyio
 
 from parhelia_mcp.errors import Busy
 from parhelia_mcp.inside import control, outcome
@@ -14,6 +17,7 @@ from parhelia_mcp.model import Reason, State
 if TYPE_CHECKING:
     from parhelia_mcp.inside.runner import Runner
 
+LEFT_S = 3.0  # within which two words of somebody's leaving are of the same one
 Args = Mapping[str, Any]
 
 
@@ -23,7 +27,14 @@ class Requests:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._delivered: set[str] = set()
-        self.agent_ops: dict[str, control.Op] = {"waiting": self._waiting, "checkpoint": self._risky}
+        self._leaving = anyio.Lock()
+        self._left: tuple[float, dict[str, Any]] = (-LEFT_S, {})  # when the last checkpoint of one who left began
+        self.agent_ops: dict[str, control.Op] = {
+            "checkpoint": self._risky,
+            "event": self._event,
+            "left": self._someone_left,
+            "take-over": self._take_over,
+        }
         self.ops: dict[str, control.Op] = {
             "status": self._status,
             "checkpoint": self._checkpoint,
@@ -34,10 +45,6 @@ class Requests:
 
     async def _status(self, args: Args) -> dict[str, Any]:
         return self._runner.state()
-
-    async def _waiting(self, args: Args) -> dict[str, Any]:
-        room = self._runner.room
-        return {"waiting": room.waiting if room else ""}
 
     def _working(self) -> tuple[Agent, Room]:
         runner = self._runner
@@ -50,7 +57,28 @@ class Requests:
         """Take a checkpoint; `trigger` is `manual`, or `detach` when a person has left."""
         self._working()
         trigger = str(args.get("trigger", "manual"))
+        if trigger == "detach":
+            return await self._someone_left(args)
         return await self._runner.checkpoints.take(trigger, note=str(args.get("note") or ""))
+
+    async def _someone_left(self, args: Args) -> dict[str, Any]:
+        """Take one checkpoint for one who left, although both the terminal and the command they used say so."""
+        self._working()
+        async with self._leaving:
+            if (now := time.monotonic()) - self._left[0] > LEFT_S:
+                self._left = now, await self._runner.checkpoints.take("detach")
+            return self._left[1]
+
+    async def _event(self, args: Args) -> Mapping[str, Any]:
+        """What a full-screen client tells of itself."""
+        _, room = self._working()
+        return await room.heard(args) if room.heard else {}
+
+    async def _take_over(self, args: Args) -> dict[str, Any]:
+        agent, room = self._working()
+        await agent.take_over(bool(args.get("now")))
+        room.changed()
+        return {"taken": True}
 
     async def _risky(self, args: Args) -> dict[str, Any]:
         """Take a checkpoint before the agent does what may harm: the `command` of a `tool`."""

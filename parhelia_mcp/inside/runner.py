@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -235,6 +236,7 @@ class Runner:
             changed=self.write_state,
             spared=frozenset({os.getpid(), self.guard.pid}),
             failed=self.failed,
+            terminal=self.terminal,
         )
 
     async def _prepare(self, room: Room) -> None:
@@ -311,9 +313,12 @@ class Runner:
             await self.wake.wait()
 
     async def _open_terminal(self, room: Room) -> None:
-        trouble = await anyio.to_thread.run_sync(self.terminal.start, room.env, room.workspace, self.owner)
-        if trouble:
-            self.emit("warning", f"warning: {trouble}")
+        keys = room.spec.agent.kind == "claude" and not room.spec.agent.interactive
+        start = functools.partial(self.terminal.start, room.env, room.workspace, self.owner, keys=keys)
+        await anyio.to_thread.run_sync(start)
+        self.terminal.opened.set()
+        if self.terminal.trouble:
+            self.emit("warning", f"warning: {self.terminal.trouble}")
             return
         self.tmux = {"socket": str(self.terminal.socket), "session": SESSION}
         self.write_state()

@@ -13,9 +13,8 @@ def answer(data: bytes) -> str:
     """What to print for the event in `data`; empty when there is nothing to say."""
     event = json.loads(data)
     tool, given = str(event.get("tool_name", "")), event.get("tool_input") or {}
-    acts = {"PreToolUse": before_tool, "PermissionRequest": permission}
-    act = acts.get(event.get("hook_event_name", ""))
-    said = act(event, tool, str(given.get("command", ""))) if act else None
+    acts = event.get("hook_event_name") == "PreToolUse"
+    said = before_tool(tool, str(given.get("command", ""))) if acts else None
     return json.dumps({"hookSpecificOutput": said}) + "\n" if said else ""
 
 
@@ -31,7 +30,7 @@ def ask(op: str, args: dict[str, object]) -> dict[str, object]:
     return dict(answer.get("result") or {})
 
 
-def before_tool(event: dict[str, object], tool: str, command: str) -> dict[str, object] | None:
+def before_tool(tool: str, command: str) -> dict[str, object] | None:
     if not command or not risky(command):
         return None
     try:
@@ -40,15 +39,3 @@ def before_tool(event: dict[str, object], tool: str, command: str) -> dict[str, 
         told = f"Parhelia could not take a checkpoint before this command ({problem}). What it destroys cannot be brought back."
         return {"hookEventName": "PreToolUse", "additionalContext": told}
     return None
-
-
-def permission(event: dict[str, object], tool: str, command: str) -> dict[str, object] | None:
-    given = event.get("tool_input") or {}
-    try:
-        answer = ask("waiting", {"tool": tool, "input": given, "question": tool == "AskUserQuestion"})
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # the dialog is still there
-    if answer.get("behavior") not in ("allow", "deny"):
-        return None
-    decision = {name: answer[name] for name in ("behavior", "message") if answer.get(name)}
-    return {"hookEventName": "PermissionRequest", "decision": decision}

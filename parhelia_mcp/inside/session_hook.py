@@ -1,12 +1,9 @@
-"""The hook inside a session: a checkpoint before a command that can destroy work, and word that a person is needed.
+"""The hook inside a session: a checkpoint before a command that can destroy work.
 
 Started by Claude Code as `python -I -S session_hook.py` with the event on stdin; standard library only. It sends one
-JSON line to the runner's socket, whose path is in `PARHELIA_CONTROL`, and holds the call until the answer:
-
-- PreToolUse of a risky command: op `checkpoint`, args `{trigger: "risky", tool, command}`. The command then runs; where
-  no checkpoint could be taken the agent is told so.
-- PermissionRequest: op `waiting`, args `{tool, input, question}`. An answer `{behavior: "allow" | "deny", message}` decides;
-  any other leaves it to the dialog.
+JSON line to the runner's socket, whose path is in `PARHELIA_CONTROL`, and holds the call until the answer: op
+`checkpoint`, args `{trigger: "risky", tool, command}`. The command then runs; where no checkpoint could be taken the
+agent is told so.
 
 This file only looks for words that could matter, since nearly every call has none: all else is imported after that.
 """
@@ -32,7 +29,7 @@ def read() -> bytes:
 def concerns(data: bytes) -> bool:
     """Whether the event could be one to act on, by its bytes alone."""
     _, found, given = data.partition(b'"tool_input":')
-    return b'"PermissionRequest"' in data or any(word in (given if found else data) for word in TRIGGERS)
+    return any(word in (given if found else data) for word in TRIGGERS)
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ def text(room: Room) -> str:
         parts.append(f"${spent:.2f} of ${limits.max_usd:.2f}")
     if limits.deadline:
         parts.append(f"{left((model.moment(limits.deadline) - model.now()).total_seconds())} left")
-    return " | ".join(parts)
+    return " | ".join(filter(None, (*parts, room.hint)))
 
 
 def left(seconds: float) -> str:

@@ -71,7 +71,7 @@ def test_a_megabyte_arrives_whole(running: Session) -> None:
 def test_the_agents_socket_cannot_stop_the_session(running: Session) -> None:
     answer = json.loads(_raw(running.state()["agent_control"], b'{"id": 1, "op": "stop"}\n'))
     assert answer["error"]["code"] == "unknown-op"
-    assert json.loads(_raw(running.state()["agent_control"], b'{"id": 1, "op": "waiting"}\n'))["ok"]
+    assert json.loads(_raw(running.state()["agent_control"], b'{"id": 1, "op": "event"}\n'))["ok"]
     assert running.sandbox.poll() is None
 
 

@@ -165,18 +165,6 @@ def test_the_agent_is_told_when_no_checkpoint_could_be_taken(tmp_path: Path) -> 
         assert "no space" in hook(bash("git reset --hard"), tmp_path / "control").stdout
 
 
-def test_a_permission_is_answered_by_the_runner_or_left_to_the_dialog(tmp_path: Path) -> None:
-    event = {"hook_event_name": "PermissionRequest", "tool_name": "Bash", "tool_input": {"command": "touch a"}}
-    with Runner(tmp_path / "a", {"ok": True, "result": {"behavior": "deny", "message": "not now"}}) as runner:
-        said = json.loads(hook(event, tmp_path / "a").stdout)["hookSpecificOutput"]
-    assert runner.asked["op"] == "waiting"
-    assert runner.asked["args"] == {"tool": "Bash", "input": {"command": "touch a"}, "question": False}
-    assert said == {"hookEventName": "PermissionRequest", "decision": {"behavior": "deny", "message": "not now"}}
-    with Runner(tmp_path / "b", {"ok": True, "result": {}}):
-        assert hook(event, tmp_path / "b").stdout == ""
-    assert hook(event, tmp_path / "nobody").stdout == ""
-
-
 def test_the_client_holds_a_risky_command_until_the_checkpoint_is_taken(tmp_path: Path) -> None:
     project = tmp_path / "project"
     (project / "build").mkdir(parents=True)
