@@ -24,7 +24,7 @@ def recover(id: str, action: str | None, yes: bool, as_json: bool) -> None:
     request = made(verb.Request, id=id, action=action)
     result = verb.run(ctx, request, agreed=yes)
     if ctx.on_terminal and not (action or yes or as_json) and result.choices:
-        render.aside(render.recovery(result) + "\n" + render.choices(result))
+        render.aside(render.recovery(result) + "\n" + render.choices(result.choices))
         number = click.prompt("which", type=click.IntRange(0, len(result.choices)), default=0, err=True)
         if number:
             result = verb.run(ctx, made(verb.Request, id=id, action=result.choices[number - 1]))

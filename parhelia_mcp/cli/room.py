@@ -17,7 +17,12 @@ def attach(id: str, verbose: bool, info_only: bool) -> None:
     """Open a session's terminal here. Ctrl-b d leaves it: it goes on, and a checkpoint is taken."""
     from parhelia_mcp.verbs import attach as verb
 
-    result = verb.run(Context(), verb.Request(id=id, verbose=verbose, info_only=info_only), render.aside)
+    def choose(offer: verb.Offer) -> str | None:
+        render.aside(offer.what + "\n" + render.choices(offer.choices))
+        number = click.prompt("which", type=click.IntRange(0, len(offer.choices)), default=0, err=True)
+        return offer.choices[number - 1] if number else None
+
+    result = verb.run(Context(), verb.Request(id=id, verbose=verbose, info_only=info_only), render.aside, choose)
     if info_only:
         render.out(result.ssh)
     else:

@@ -56,14 +56,14 @@ def plan(what: verbs.recover.Plan) -> str:
     )
 
 
-def choices(result: verbs.recover.Result) -> str:
-    """The question of the wizard."""
+def choices(actions: list[str]) -> str:
+    """What a person can choose from, numbered."""
     words = {
         "resume": "go on from the newest checkpoint that is whole",
         "restart": "start again from the files it was given",
         "kill": "end it for good; its work is kept",
     }
-    numbered = [f"  {number}) {name}: {words[name]}" for number, name in enumerate(result.choices, 1)]
+    numbered = [f"  {number}) {name}: {words[name]}" for number, name in enumerate(actions, 1)]
     return "\n".join([*numbered, "  0) nothing"])
 
 

@@ -25,6 +25,7 @@ from parhelia_mcp.plain import clean
 from parhelia_mcp.ssh import client, keys
 from parhelia_mcp.ssh.port import WANTED, LocalPort
 from parhelia_mcp.store import Session
+from parhelia_mcp.verbs import recover, resume
 
 READY_S = 20.0  # from `running` until its ssh server listens
 FIRST_S = 20.0  # how long the first connection is tried
@@ -65,6 +66,17 @@ class Room:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a person can choose who came to a session that has ended: names of actions of recover."""
+
+    what: str
+    choices: list[str]
+
+
+Choose = Callable[[Offer], str | None]
+
+
 class Steps:
     """Says what is being done; the small steps with their times only where they were asked for."""
 
@@ -79,15 +91,19 @@ class Steps:
             self._show(f"{time.monotonic() - self._began:7.3f} s  {text}")
 
 
-def run(ctx: Context, request: Request, show: Callable[[str], None]) -> Result:
+def run(ctx: Context, request: Request, show: Callable[[str], None], choose: Choose | None = None) -> Result:
     """Attach this terminal until the person leaves or the session ends. `show` gets each line about how it goes.
 
+    With `choose` a session that has ended can be gone on with, and the next one is attached to.
     Raises Refused `session-ended` with the way to get in all the same; Unreachable or Refused for what ssh met.
     """
     steps = Steps(show, request.verbose)
     if not request.info_only and not ctx.on_terminal:
         raise Usage("no-terminal", "attach needs a terminal.", f"parhelia attach {request.id} --info-only")
-    session = _running(ctx, ctx.store.find(request.id), steps, wait=not request.info_only)
+    session = ctx.store.find(request.id)
+    if choose and not session.live and not request.info_only:
+        session = _next(ctx, session, choose)
+    session = _running(ctx, session, steps, wait=not request.info_only)
     room = _room(ctx, session, steps)
     if request.info_only:
         config = client.configure(room.keys, *_tunnel(ctx, session))
@@ -102,6 +118,23 @@ def run(ctx: Context, request: Request, show: Callable[[str], None]) -> Result:
         _stay(ctx, room, command, port.port, steps, window)
         checkpoint, notes = _checkpoint(ctx, room, steps)
     return _result(ctx, room, command, checkpoint, notes)
+
+
+def _next(ctx: Context, session: Session, choose: Choose) -> Session:
+    """The session that a person lets go on in place of one that has ended. Raises Refused where they leave it."""
+    ended = _ended(session)
+    if session.state in (State.FAILED, State.LOST):
+        seen = recover.run(ctx, recover.Request(id=session.id, action="diagnose"))
+        action = choose(Offer(f"{ended.message} {clean(seen.what)}", seen.choices)) if seen.choices else None
+        if action:
+            recover.run(ctx, recover.Request.model_validate({"id": session.id, "action": action}))
+    else:
+        action = choose(Offer(ended.message, ["resume"]))
+        if action:
+            resume.run(ctx, resume.Request(id=session.id))
+    if not action:
+        raise ended
+    return ctx.store.newest(session.task)
 
 
 def _running(ctx: Context, session: Session, steps: Steps, *, wait: bool) -> Session:

@@ -127,6 +127,17 @@ def test_a_window_that_ran_nothing_else_may_be_closed_too(house: House, task: st
     assert left_behind(house, task) == before + 1
 
 
+def test_an_attach_that_is_killed_leaves_a_checkpoint_all_the_same(house: House, task: str, person: People) -> None:
+    someone = person()
+    someone.enter(house, task, 0)
+    before = left_behind(house, task)
+    (pid,) = attaching(task)
+    ssh = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    for each in (pid, *ssh):
+        os.kill(int(each), signal.SIGKILL)
+    eventually(lambda: left_behind(house, task) == before + 1, what="the checkpoint")
+
+
 def left_behind(house: House, task: str) -> int:
     """How many checkpoints were taken because somebody left."""
     return sum(row["trigger"] == "detach" for row in house.json("checkpoint", "list", "--session", task)["checkpoints"])
@@ -215,8 +226,23 @@ def test_a_session_that_has_ended_says_how_to_go_on(
     eventually(lambda: house.json("status", task)["state"] == state)
     someone = person()
     someone.sit(house, "attach", task)
+    someone.see("1) resume", "0) nothing", "which [0]")
+    someone.type("0")
     someone.see("error[session-ended]", hint, "left with 4")
     assert not house.keys(task).exists()
+
+
+@pytest.mark.parametrize("code", [0, 3], ids=["completed", "failed"])
+def test_a_session_that_has_ended_goes_on_where_the_person_wants_it(house: House, person: People, code: int) -> None:
+    task = house.begin(f"if [ -e was-here ]; then echo again; exec sleep 60; fi; touch was-here; exit {code}")
+    eventually(lambda: house.json("status", task)["state"] in ("completed", "failed"))
+    someone = person()
+    someone.sit(house, "attach", task)
+    someone.see("which [0]")
+    someone.type("1")
+    someone.see(f"{task}.2 | running", "again")
+    someone.leave()
+    house.run("session", "kill", task)
 
 
 def test_the_end_of_the_session_is_the_end_of_attach(house: House, person: People) -> None:
