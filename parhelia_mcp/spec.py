@@ -65,6 +65,7 @@ class Agent:
     credential_kind: str = "none"  # "api-key" | "oauth" | "none"
     hooks: tuple[str, ...] = ()
     configuration: Configuration | None = None
+    isolate: str = "none"  # "none" | "bwrap"
 
 
 @dataclass(frozen=True, slots=True)

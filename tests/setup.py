@@ -30,10 +30,11 @@ DEBIAN = {  # program -> Debian package
     "restic": "restic",
     "borg": "borgbackup",
     "strace": "strace",
+    "bwrap": "bubblewrap",
 }
 NEEDS = {
     "demo": ("git", "tmux"),
-    "test": ("git", "tmux", "ssh", "rsync", "npm", "strace"),
+    "test": ("git", "tmux", "ssh", "rsync", "npm", "strace", "bwrap"),
     "bench": ("git", "tmux", "ssh", "rsync", "npm", "restic", "borg"),
 }
 

@@ -14,6 +14,7 @@ import anyio
 import anyio.abc
 
 from parhelia_mcp import files, processes
+from parhelia_mcp.inside.confine import confined
 from parhelia_mcp.inside.journal import Journal
 from parhelia_mcp.inside.owner import Owner
 from parhelia_mcp.model import Reason
@@ -145,9 +146,13 @@ class Room:
         if self.owner is not None and not self._given:
             self.owner.give(self.home)
             self._given = True
+        given = {**(self.env if env is None else env), processes.MARKER: self.spec.session}
+        if self.spec.agent.isolate == "bwrap":
+            mine = (self.workspace, self.home, self.runtime / "agent")
+            argv = confined(argv, given, hidden=self.session_dir.parents[3], writable=mine)
         return await anyio.open_process(
             list(argv),
-            env={**(self.env if env is None else env), processes.MARKER: self.spec.session},
+            env=given,
             cwd=cwd or self.workspace,
             stdin=stdin,
             stdout=stdout,

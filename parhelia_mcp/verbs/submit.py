@@ -188,8 +188,15 @@ def _check_gpu(ctx: Context, provider: str, kind: str) -> None:
 
 def agent_for(ctx: Context, request: Request, provider: str) -> Agent:
     """What the runner shall run. Raises before anything starts where the agent or its credential is missing."""
+    isolate = ctx.config.local.isolate if provider == "local" else "none"
+    if isolate == "bwrap" and not shutil.which("bwrap", path=ctx.environ.get("PATH")):
+        raise Refused(
+            "bwrap-missing",
+            "[local] isolate is bwrap and bubblewrap is not installed; nothing was started.",
+            "sudo apt-get install -y bubblewrap",
+        )
     if request.command is not None:
-        return Agent(kind="command", program=request.command[0])
+        return Agent(kind="command", program=request.command[0], isolate=isolate)
     settings = ctx.config.agent
     program = settings.command
     if provider == "local":
@@ -217,6 +224,7 @@ def agent_for(ctx: Context, request: Request, provider: str) -> Agent:
         if settings.base_url != "https://api.anthropic.com"
         else ctx.environ.get("ANTHROPIC_BASE_URL", settings.base_url),
         credential_kind=credential.kind,
+        isolate=isolate,
     )
 
 
