@@ -74,7 +74,7 @@ def test_a_claude_delegates_to_a_claude_and_looks_at_the_branch(front: Front, re
     (repo / "untracked.txt").write_text("mine\n")
     with fake_api([played(delegating(), BOSS), played(worker(), WORKER)]) as api:
         said = ask(front, api, "Hand this over.")
-        assert {seen.token for seen in api.messages} == {BOSS, WORKER}
+        assert {seen.token for seen in api.messages} == {BOSS, WORKER}, (said, api.messages[-1].raw[-1500:])
     branch = said.removeprefix("It is on ").rstrip(".")
     assert front.git("log", "--format=%s", f"main..{branch}").splitlines()[-1] == "By the agent"
     assert front.git("show", f"{branch}:a.txt") == "one\ntwo\n"
