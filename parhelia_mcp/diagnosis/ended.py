@@ -116,7 +116,7 @@ RULES = (
     Rule(
         "api-key-rejected",
         "certain",
-        (says("detail", r"\b401\b|authentication_error|invalid (?:x-)?api.?key"), _AGENT),
+        (says("detail", r"\b401\b|authentication_error|invalid (?:x-)?api.?key|not logged in|run /login"), _AGENT),
         "The API does not accept the agent's key: {detail}",
         "put the right key where [agent] credential points, then go on",
         "parhelia doctor && parhelia recover {task} --action resume",

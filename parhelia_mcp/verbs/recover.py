@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from parhelia_mcp import diagnosis, follow, locks, prices, sessions, task_checkpoints
+from parhelia_mcp import diagnosis, files, follow, locks, prices, sessions, task_checkpoints
 from parhelia_mcp.checkpoint.manifest import Manifest
 from parhelia_mcp.context import Context
 from parhelia_mcp.diagnosis import Diagnosis
 from parhelia_mcp.errors import Busy, NotFound, Problem, Refused, Unreachable
+from parhelia_mcp.failpoint import reach
 from parhelia_mcp.model import Reason, Sizes, State, dollars
 from parhelia_mcp.store import Session
 from parhelia_mcp.verbs import kill, resume
@@ -68,7 +69,7 @@ def run(ctx: Context, request: Request, *, agreed: bool = False) -> Result:
     session = ctx.store.find(request.id)
     if request.action == "diagnose" or (request.action is None and not agreed):
         return look(ctx, session, request.from_checkpoint)
-    lock = ctx.task_dir(session.task) / "recover.lock"
+    lock = files.private_dir(ctx.task_dir(session.task)) / "recover.lock"
     with locks.exclusive(lock, what=f"the recovery of {session.task}"):
         session = ctx.store.session(session.id)
         found = diagnosis.study(ctx, session)
@@ -101,8 +102,10 @@ def _act(ctx: Context, session: Session, found: Diagnosis, request: Request) -> 
         return _result(ctx.store.session(ended.session_id), found, None, "killed it", f"parhelia pull {session.task}")
     if session.live:
         session = _end(ctx, session, found)
+    reach("recover.ended")
     chosen = _start_from(ctx, session, request.action or found.action, request.from_checkpoint)
     plan = _plan(ctx, session, found, "resume" if chosen else "restart", chosen)
+    reach("recover.planned")
     region = "" if session.region and found.cause in ELSEWHERE else None
     made = resume.start(ctx, session, chosen, memory=plan.memory_gb, gpu=plan.gpu, region=region)
     new = ctx.store.session(made.session_id or "")

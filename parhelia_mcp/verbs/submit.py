@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,7 @@ from pydantic import BaseModel, Field
 
 from parhelia_mcp import budget, controller, credentials, files, follow, sessions, workspace
 from parhelia_mcp.context import Context
-from parhelia_mcp.errors import Refused, Unreachable, Usage
+from parhelia_mcp.errors import Problem, Refused, Unreachable, Usage
 from parhelia_mcp.model import Reason, Sizes, State, dollars, new_task_id, session_id, timestamp
 from parhelia_mcp.spec import Agent, CheckpointPolicy, Limits, Spec, Workspace
 from parhelia_mcp.store import Session, Task
@@ -289,8 +290,15 @@ def _store(
         )
         return sessions.create(ctx, task, 1, spec, [*given.sources, *carried], asked, new_task=True)
     except BaseException:
-        shutil.rmtree(ctx.task_dir(task_id), ignore_errors=True)
+        _forget(ctx, task_id)
         raise
+
+
+def _forget(ctx: Context, task_id: str) -> None:
+    """Remove the files of a task that was not stored; one that was goes on with them, whatever failed after that."""
+    with suppress(Problem):  # where that cannot be asked, `cleanup` finds them later
+        if not ctx.store.query("SELECT 1 FROM tasks WHERE id = ?", task_id):
+            shutil.rmtree(ctx.task_dir(task_id), ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
