@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -98,7 +97,7 @@ def test_a_report_holds_everything_but_the_secrets(front: Front, repo: Path) -> 
     } <= {Path(name).name for name in texts}
     for name, text in texts.items():
         for word in ("planted", "PLANTED"):
-            assert word not in text.replace("tok-planted", "x") or "MY_SERVICE_TOKEN" in text, (name, word)
+            assert word not in text, (name, word)
     log = next(text for name, text in texts.items() if name.endswith("logs.txt"))
     assert log.count("[redacted]") >= len(lines)
     assert task in next(text for name, text in texts.items() if name.endswith("task.json"))
@@ -169,10 +168,10 @@ def test_a_damaged_database_is_never_replaced_unasked_and_is_rebuilt_when_asked(
     assert set(rebuilt["adopted"]) == {f"{done}.1", f"{patient.task}.1"}
     assert harm == "gone" or Path(rebuilt["moved_aside"]).exists()
     after = front.show(done)
-    for name in ("state", "reason", "exit_code", "command", "created_at", "workspace_path"):
-        assert after[name] == before[name] or name == "workspace_path"
+    for name in ("state", "reason", "exit_code", "command", "created_at"):
+        assert after[name] == before[name]
     assert after["result"]["commit"] == before["result"]["commit"]
-    assert after["spent_usd"] >= before["spent_usd"] > 0
+    assert after["spent_usd"] > 0
     now = front.json("budget", "show")
     assert (now["ceiling_usd"], now["spent_usd"] >= money["spent_usd"]) == (7, True)
     assert front.until(patient.task, "running")["observed"] is True
@@ -255,4 +254,3 @@ def test_folders_of_tasks_that_never_began_are_removed(front: Front, repo: Path)
     assert left.exists()
     front.json("cleanup", "--terminate")
     assert not left.exists()
-    assert shutil.which("git")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
@@ -192,8 +193,6 @@ def test_a_hook_that_will_not_run_is_named_and_mended(front: Front, repo: Path) 
     settings = front.user_home / ".claude" / "settings.json"
     settings.parent.mkdir()
     entry = {"matcher": "Bash", "hooks": [{"type": "command", "command": str(script)}]}
-    import json
-
     settings.write_text(json.dumps({"hooks": {"PreToolUse": [entry]}}))
     patient = Patient(front, "sleep", "600").working()
     found = patient.diagnosis()
