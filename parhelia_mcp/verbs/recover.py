@@ -12,7 +12,7 @@ from parhelia_mcp import diagnosis, files, follow, locks, prices, sessions, task
 from parhelia_mcp.checkpoint.manifest import Manifest
 from parhelia_mcp.context import Context
 from parhelia_mcp.diagnosis import Diagnosis
-from parhelia_mcp.errors import Busy, NotFound, Problem, Refused, Unreachable
+from parhelia_mcp.errors import Busy, Problem, Refused, Unreachable
 from parhelia_mcp.failpoint import reach
 from parhelia_mcp.model import Reason, Sizes, State, dollars
 from parhelia_mcp.store import Session
@@ -87,7 +87,7 @@ def look(ctx: Context, session: Session, wanted: str | None = None) -> Result:
     session = ctx.store.session(session.id)
     plan = None
     if not found.well:
-        with suppress(NotFound, Refused):  # what cannot be planned is not offered
+        with suppress(Problem):  # what cannot be planned, with the provider away too, is not offered
             plan = _plan(ctx, session, found, found.action or "resume", _start_from(ctx, session, found.action, wanted))
     return _result(session, found, plan, "looked")
 
