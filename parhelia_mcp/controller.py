@@ -6,18 +6,31 @@ when nothing lives; killing it loses nothing.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
-from parhelia_mcp import locks
+from parhelia_mcp import locks, processes
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Problem
 from parhelia_mcp.store import Session
 
 FASTEST_S, SLOWEST_S = 0.1, 1.0  # between two rounds: short while things happen, long while they do not
+AT_START = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_",
+    "TMPDIR",
+    "PYTHON",
+    "PARHELIA_",
+    "XDG_",
+    "LD_LIBRARY_PATH",
+)  # no key among them
 WORKERS = 16  # sessions advanced at once; only a remote provider makes one wait for another
 
 
@@ -25,21 +38,29 @@ def ensure(ctx: Context) -> bool:
     """Start a controller unless one runs or nothing lives. True where one was started."""
     if locks.held(ctx.home / "controller.lock") or not ctx.store.live():
         return False
+    environ = {**ctx.environ, "PARHELIA_HOME": str(ctx.home)}
     with (ctx.home / "controller.log").open("ab") as log:
-        subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "parhelia_mcp.controller"],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
-            env={**ctx.environ, "PARHELIA_HOME": str(ctx.home)},
+            env={name: value for name, value in environ.items() if name.startswith(AT_START)},
             cwd="/",
             start_new_session=True,
         )
+    with suppress(BrokenPipeError), process.stdin:  # it has died: the next command starts another
+        process.stdin.write(json.dumps(environ).encode())
     return True
 
 
 def main() -> None:
-    """Hold the lock, drive, let go; look again, because a session may have come between the last look and the letting go."""
+    """Hold the lock, drive, let go; look again, because a session may have come between the last look and the letting go.
+
+    The environment comes over standard input: what a process is started with, an agent of this user could read in /proc.
+    """
+    os.environ.update(json.loads(sys.stdin.buffer.read() or b"{}"))
+    processes.hide_memory()
     ctx = Context()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     while ctx.store.live():

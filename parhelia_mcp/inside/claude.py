@@ -9,13 +9,14 @@ from __future__ import annotations
 import secrets
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import anyio
 
 from parhelia_mcp import model
-from parhelia_mcp.errors import Refused
+from parhelia_mcp.errors import Problem, Refused
 from parhelia_mcp.inside import claude_home
 from parhelia_mcp.inside.agent import End, Room
 from parhelia_mcp.inside.headless import Headless
@@ -27,6 +28,12 @@ DEFAULT_MODE = "acceptEdits"
 HANDED_BACK = (
     "The user worked in this conversation directly and has handed it back to you. If anything of the task is left, go on"
     " with it by yourself; if not, say in one or two sentences what was done."
+)
+
+SOFT = 0.8  # of the money for tokens: the agent is told, so that it can bring its work to an end
+SOFT_LIMIT = (
+    "[Parhelia] ${spent:.2f} of the ${cap:.2f} that this session may spend on tokens is used. Bring the step you are at to "
+    "an end, commit what is done, and write down what is left. At the limit the session is ended and its work kept."
 )
 
 
@@ -41,6 +48,7 @@ class Claude:
         agent = room.spec.agent
         self._room = room
         self._mode = agent.permission_mode or DEFAULT_MODE
+        self._low = anyio.Event()  # little money is left
         self._over_budget = False
         self._stopping = False
         self._wanted = False  # a person is about to take the conversation over
@@ -56,14 +64,13 @@ class Claude:
         async with anyio.create_task_group() as group:
             port = await group.start(meter.serve)
             group.start_soon(self._end_when_exhausted, meter)
+            group.start_soon(self._warn_when_low)
             env = claude_home.environment(room.env, port, token, room.spec.agent.credential_kind, self._mode)
             env["PARHELIA_CONTROL"] = str(room.runtime / "agent")
             end = await self._clients(env)
             group.cancel_scope.cancel()
         if self._over_budget:
-            cap = room.spec.limits.max_tokens_usd
-            detail = f"the session's limit for tokens, ${cap:g}, is used up"
-            end = replace(end, ok=False, reason=Reason.OVER_BUDGET, detail=detail)
+            end = replace(end, ok=False, reason=Reason.OVER_BUDGET, detail=self._spent_up())
         return end
 
     async def _clients(self, env: Mapping[str, str]) -> End:
@@ -139,6 +146,29 @@ class Claude:
         counters["tokens"] = counters.get("tokens", 0) + tokens
         counters["usd"] = round(counters.get("usd", 0.0) + usd, 6)
         self._room.emit(kind, f"{tokens} tokens, ${usd:.4f}", **charge)
+        cap = self._room.spec.limits.max_tokens_usd
+        if cap is not None and counters["usd"] >= SOFT * cap:
+            self._low.set()
+
+    async def _warn_when_low(self) -> None:
+        """Tell the agent once that little is left, while a tool runs: said after a turn it would cost another one."""
+        await self._low.wait()
+        while not self._room.pending():
+            await anyio.sleep(0.05)
+        cap, spent = self._room.spec.limits.max_tokens_usd or 0.0, self._room.counters["usd"]
+        with suppress(Problem):  # it is ending: nobody is left to be told
+            await self._client.send(SOFT_LIMIT.format(spent=spent, cap=cap), "soft-limit")
+            self._room.emit(
+                "warning", f"soft limit: ${spent:.2f} of ${cap:.2f} for tokens is spent; the agent was told"
+            )
+
+    def _spent_up(self) -> str:
+        cap, spent = self._room.spec.limits.max_tokens_usd or 0.0, self._room.counters.get("usd", 0.0)
+        left = max(cap - spent, 0.0)
+        return (
+            f"over budget: ${spent:.2f} of the ${cap:.2f} for tokens is spent, and the next request can cost more than the "
+            f"${left:.2f} that is left. The work is kept; parhelia resume {self._room.spec.task} goes on as the next session"
+        )
 
     async def _end_when_exhausted(self, meter: Meter) -> None:
         await meter.exhausted.wait()

@@ -101,7 +101,9 @@ async def _progress(room: Room, stop: Stop) -> None:
 
 
 def _cpu(room: Room) -> float:
-    return processes.cpu_seconds(processes.members(room.spec.session, {os.getpid()}, room.spared).values())
+    """CPU seconds of what the agent runs. Its own are left out: an idle client uses more than work that matters."""
+    rows = processes.members(room.spec.session, {os.getpid()}, room.spared)
+    return processes.cpu_seconds(row for pid, row in rows.items() if pid != room.agent.get("pid"))
 
 
 def free_space(path: Path) -> int:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from pathlib import Path
 
 from parhelia_mcp import logbook
@@ -15,6 +13,28 @@ from tests.front import Front
 
 TASKS = 100_000
 PROCESSES = 64
+TIMED = """
+import os, time
+from contextlib import contextmanager
+from parhelia_mcp.store import Store
+
+_transaction = Store.transaction
+
+
+@contextmanager
+def transaction(self):
+    with _transaction(self) as db:  # entered when BEGIN IMMEDIATE has the lock, left when COMMIT has let it go
+        began = time.perf_counter()
+        yield db
+        db.execute("COMMIT")
+        held = time.perf_counter() - began
+        db.execute("BEGIN")
+    with open(os.environ["TIMES"] + f"/{os.getpid()}.held", "a") as times:
+        times.write(f"{held}\\n")
+
+
+Store.transaction = transaction
+"""  # BEGIN to COMMIT inside every process; the empty transaction after it takes no lock
 
 
 def rows(workdir: Path) -> list[Row]:
@@ -73,20 +93,21 @@ def _large_log(folder: Path) -> Path:
 
 
 def _submitting(root: Path) -> list[Row]:
-    """64 processes submit at once against a ceiling that pays for ten; meanwhile somebody else wants the write lock."""
-    front = Front(root, PARHELIA_PRICES_LOCAL_USD_PER_HOUR="1")
+    """64 processes submit at once against a ceiling that pays for ten, and each says how long it held the write lock."""
+    timing = root / "timing"
+    timing.mkdir(parents=True)
+    (timing / "sitecustomize.py").write_text(TIMED)
+    front = Front(root, PARHELIA_PRICES_LOCAL_USD_PER_HOUR="1", PYTHONPATH=str(timing), TIMES=str(timing))
     try:
         front.repository()
         front.run("budget", "set", "10")
-        held, done = [0.0], threading.Event()
-        watch = threading.Thread(target=_longest_wait, args=(Store(front.home / "parhelia.db"), held, done))
-        watch.start()
+        for times in timing.glob("*.held"):
+            times.unlink()
         started = [front.start("run", "-d", "--timeout-hours", "1", "--", "sleep", "120") for _ in range(PROCESSES)]
-        admitted = sum(process.wait(timeout=300) == 0 for process in started)
         for process in started:
-            process.communicate()
-        done.set()
-        watch.join()
+            process.communicate(timeout=300)
+        admitted = sum(process.returncode == 0 for process in started)
+        held = [float(text) for times in timing.glob("*.held") for text in times.read_text().split()]
     finally:
         front.close()
     return [
@@ -97,13 +118,5 @@ def _submitting(root: Path) -> list[Row]:
             0,
             admitted <= 10,
         ),
-        at_most("longest time the write lock was held meanwhile", 1000 * held[0], "ms", 50),
+        at_most(f"longest of {len(held)} times that a process held the write lock", 1000 * max(held), "ms", 50),
     ]
-
-
-def _longest_wait(store: Store, held: list[float], done: threading.Event) -> None:
-    while not done.is_set():
-        began = time.perf_counter()
-        with store.transaction():
-            held[0] = max(held[0], time.perf_counter() - began)
-        time.sleep(0.002)

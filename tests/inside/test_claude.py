@@ -172,11 +172,8 @@ def test_money_that_is_used_up_ends_the_session_by_the_meters_word(tmp_path):
         with working(room) as session:
             end = session.end.result(30)
         assert api.messages == []
-    assert (end.ok, end.reason, end.detail) == (
-        False,
-        Reason.OVER_BUDGET,
-        "the session's limit for tokens, $0.01, is used up",
-    )
+    assert (end.ok, end.reason) == (False, Reason.OVER_BUDGET)
+    assert "$0.00 of the $0.01 for tokens" in end.detail
 
 
 def test_a_client_that_is_killed_has_failed_and_its_messages_with_it(tmp_path):
