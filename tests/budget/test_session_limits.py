@@ -136,11 +136,11 @@ def test_a_session_ends_at_its_paid_time_with_nobody_there(users: Callable[..., 
 def test_a_session_that_does_nothing_is_ended_one_at_full_cpu_is_not_and_a_question_has_its_own_time(
     tmp_path: Path,
 ) -> None:
-    busy = "timeout 12 sh -c 'while :; do :; done'; touch done"
+    busy = "timeout 20 sh -c 'while :; do :; done'; touch done"
     wanted = {
-        "idle": ("sleep 600", spec.Limits(no_progress_minutes=0.1), "bypassPermissions"),
-        "busy": (busy, spec.Limits(no_progress_minutes=0.1), "bypassPermissions"),
-        "asks": ("touch asked", spec.Limits(no_progress_minutes=0.1, waiting_hours=0.003), "default"),
+        "idle": ("sleep 600", spec.Limits(no_progress_minutes=0.2), "bypassPermissions"),
+        "busy": (busy, spec.Limits(no_progress_minutes=0.2), "bypassPermissions"),
+        "asks": ("touch asked", spec.Limits(no_progress_minutes=0.5, waiting_hours=0.003), "default"),
     }
     with contextlib.ExitStack() as stack:
         sessions = {}
@@ -162,9 +162,11 @@ def test_a_session_that_does_nothing_is_ended_one_at_full_cpu_is_not_and_a_quest
             ).write(session.root / "spec.json")
         results = {name: session.result() for name, session in sessions.items()}
     assert (results["idle"]["state"], results["idle"]["reason"]) == ("failed", "no-progress")
+    assert "Bash sleep 600" in sessions["idle"].text()
     assert [event["trigger"] for event in sessions["idle"].events() if event["kind"] == "checkpoint"] == ["error"]
     assert results["busy"]["state"] == "completed", results["busy"]
     assert (sessions["busy"].workspace / "done").exists()
     assert results["asks"]["reason"] == "no-progress"
     assert "nobody answered" in results["asks"]["detail"]
-    assert [event["why"] for event in sessions["asks"].events() if event["kind"] == "waiting"] == ["Bash touch asked"]
+    (announced,) = (event["why"] for event in sessions["asks"].events() if event["kind"] == "waiting")
+    assert "touch asked" in announced
