@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test bench soak lint clean
+.PHONY: demo picture test bench soak lint clean
 
 $(VENV)/.ready: pyproject.toml requirements-dev.lock tests/setup.py
 	@$(PYTHON) tests/setup.py venv $(VENV)
@@ -12,6 +12,10 @@ $(VENV)/.ready: pyproject.toml requirements-dev.lock tests/setup.py
 demo: $(VENV)/.ready
 	@$(RUN) tests/setup.py demo
 	@$(RUN) tests/demo/demo.py
+
+picture: $(VENV)/.ready
+	@$(RUN) tests/setup.py demo
+	@$(RUN) tests/demo/picture.py
 
 test: $(VENV)/.ready
 	@$(RUN) tests/setup.py test

@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 
 import click
+from pydantic import BaseModel
 
 import parhelia_mcp
 from parhelia_mcp import render
-from parhelia_mcp.cli.common import offered
+from parhelia_mcp.cli.common import as_json, offered
 from parhelia_mcp.errors import LocalFault, Usage
 
 PACKAGE = Path(parhelia_mcp.__file__).parent
@@ -31,27 +32,46 @@ PROGRAM = "_PARHELIA_COMPLETE"
     epilog='Examples:  parhelia help troubleshooting   |   parhelia help "connection refused"   |   parhelia help config',
 )
 @click.argument("topic", nargs=-1, shell_complete=offered("topics"))
+@as_json
 @click.pass_context
-def help_(typed: click.Context, topic: tuple[str, ...]) -> None:
+def help_(typed: click.Context, topic: tuple[str, ...], as_json: bool) -> None:
     """Explain a topic, a command, or what to do about a symptom in your own words."""
-    wanted = " ".join(topic).strip().lower()
-    commands = typed.find_root().command
-    if not wanted:
-        root = typed.find_root()
-        render.out(f"{root.get_help()}\n\nTopics: {', '.join(TOPICS)}; or a symptom: parhelia help connection refused")
-    elif wanted in TOPICS:
-        render.page(_text(wanted))
-    elif shown := _command(typed.find_root(), topic):
-        render.out(shown.get_help())
-    elif found := _about(wanted):
-        render.page(found)
+    page = _page(typed.find_root(), topic)
+    if as_json:
+        render.out(render.as_json(page))
+    elif page.markdown:
+        render.page(page.text)
     else:
-        near = difflib.get_close_matches(wanted, [*TOPICS, *getattr(commands, "list_commands", list)(typed)], n=1)
-        raise Usage(
-            "unknown-topic",
-            f"Nothing about {wanted[:60]!r}; topics are {', '.join(TOPICS)}.",
-            f"parhelia help {near[0] if near else 'troubleshooting'}",
-        )
+        render.out(page.text)
+
+
+class Page(BaseModel):
+    """What help says."""
+
+    topic: str
+    text: str
+    markdown: bool
+
+
+def _page(root: click.Context, topic: tuple[str, ...]) -> Page:
+    """Raises Usage `unknown-topic` with the nearest."""
+    wanted = " ".join(topic).strip().lower()
+    if not wanted:
+        topics = f"Topics: {', '.join(TOPICS)}; or a symptom: parhelia help connection refused"
+        return Page(topic="", text=f"{root.get_help()}\n\n{topics}", markdown=False)
+    if wanted in TOPICS:
+        return Page(topic=wanted, text=_text(wanted), markdown=True)
+    if shown := _command(root, topic):
+        return Page(topic=wanted, text=shown.get_help(), markdown=False)
+    if found := _about(wanted):
+        return Page(topic=wanted, text=found, markdown=True)
+    commands = root.command.list_commands(root) if isinstance(root.command, click.Group) else []
+    near = difflib.get_close_matches(wanted, [*TOPICS, *commands], n=1)
+    raise Usage(
+        "unknown-topic",
+        f"Nothing about {wanted[:60]!r}; topics are {', '.join(TOPICS)}.",
+        f"parhelia help {near[0] if near else 'troubleshooting'}",
+    )
 
 
 def _command(typed: click.Context, words: tuple[str, ...]) -> click.Context | None:

@@ -30,9 +30,12 @@ def pages() -> list[Path]:
 
 
 def commands() -> list[Command]:
-    return [
-        Command(page.parent.name, text) for page in pages() for text in _code(page.read_text()) if _is_command(text)
-    ]
+    return [Command(page.parent.name, text) for page in pages() for text in commands_in(page.read_text())]
+
+
+def commands_in(page: str) -> list[str]:
+    """Every line and every span of code that begins with our command."""
+    return [text for text in _code(page) if _is_command(text)]
 
 
 def _code(page: str) -> Iterator[str]:
