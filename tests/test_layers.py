@@ -28,13 +28,13 @@ LAYERS = (  # from the ground up: a module may import its own layer and those be
         "hook_install",
     ),
     ("verbs", "render"),
-    ("cli", "mcp_server", "__main__"),
+    ("cli", "mcp_server", "__main__", "door"),
 )
 INSIDE = frozenset(
     {"inside", "workspace", "checkpoint", "hook_validator", "hook_validation", "", *LAYERS[0]}
 )  # what the sandbox may use
 DOORS = (
-    "cli",
+    "door",
     "__main__",
     "controller",
     "providers.probe",

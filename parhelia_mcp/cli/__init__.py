@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from parhelia_mcp import __version__, render
-from parhelia_mcp.errors import Problem, Usage
+from parhelia_mcp.errors import LocalFault, Problem, Usage
 
 TABLE = {  # command -> module of this package : attribute
     "submit": "work:submit",
@@ -110,7 +110,7 @@ def _leave(code: int) -> None:
     """Exit without the interpreter's own flush, which would complain about a closed pipe."""
     try:
         sys.stdout.flush()
-    except (BrokenPipeError, ValueError):
+    except (OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.exit(code)
 
@@ -120,6 +120,8 @@ def _failed(problem: Problem, as_json: bool, argv: list[str]) -> int:
         render.problem(problem, as_json=as_json)
     except BrokenPipeError:
         return 141
+    except (LocalFault, OSError):
+        pass  # there is no place left to say it; the code does
     return 125 if argv[:1] == ["run"] else problem.exit_code
 
 

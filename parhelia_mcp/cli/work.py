@@ -12,7 +12,7 @@ from parhelia_mcp.cli.common import as_json, leave, made, offered, options, pipe
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Usage
 
-LONG_S = 10.0  # a wait that people do not sit out
+LONG_S = 5.0  # a wait that people do not sit out
 
 placing = options(
     sizes,

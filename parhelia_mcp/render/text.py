@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 from datetime import datetime
 from typing import Any
 
 from parhelia_mcp import files
-from parhelia_mcp.errors import Problem
+from parhelia_mcp.errors import LocalFault, Problem
 from parhelia_mcp.model import moment, now
 from parhelia_mcp.plain import clean
 
@@ -40,10 +41,23 @@ COLOURS = {
 
 
 def out(text: str) -> None:
-    """One piece of output, whole, on standard output."""
-    if text:
+    """One piece of output, whole, on standard output: an interruption waits until it is written.
+
+    Raises LocalFault `output-failed`, and BrokenPipeError where the reader has gone.
+    """
+    if not text:
+        return
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
         sys.stdout.flush()
         files.write_all(1, (text if text.endswith("\n") else text + "\n").encode("utf-8", "backslashreplace"))
+    except BrokenPipeError:
+        raise
+    except OSError as problem:
+        said = f"Standard output cannot be written: {problem.strerror}."
+        raise LocalFault("output-failed", said, "send it to a place with room") from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 def page(markdown: str) -> None:
