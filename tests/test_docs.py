@@ -59,7 +59,7 @@ def normal(text: str) -> str:
     text = re.sub(r"task-[0-9a-z]{8}", "task-ID", text)
     text = re.sub(r"commit [0-9a-f]{7,40}", "commit HASH", text)
     text = re.sub(r"index [0-9a-f]+\.\.[0-9a-f]+", "index A..B", text)
-    return re.sub(r"\b\d+s\b", "Ns", text)
+    return re.sub(r" +\d+s\b", " Ns", text)
 
 
 def test_the_demo_in_readme_is_what_appears() -> None:

@@ -111,9 +111,13 @@ def _keys() -> Iterator[Callable[[], bytes]]:
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
 
+    def typed(count: int, within: float) -> bytes:
+        ready, _, _ = select.select([descriptor], [], [], within)
+        return os.read(descriptor, count) if ready else b""
+
     def pressed() -> bytes:
-        ready, _, _ = select.select([descriptor], [], [], LOOK_S)
-        return os.read(descriptor, 16) if ready else b""
+        key = typed(1, LOOK_S)
+        return key + typed(2, 0.0) if key == b"\x1b" else key  # an arrow is three bytes, typed at once
 
     try:
         tty.setcbreak(descriptor)
