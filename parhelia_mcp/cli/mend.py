@@ -5,14 +5,14 @@ from __future__ import annotations
 import click
 
 from parhelia_mcp import render
-from parhelia_mcp.cli.common import as_json, leave, made, show
+from parhelia_mcp.cli.common import as_json, leave, made, show, task_id
 from parhelia_mcp.context import Context
 
 
 @click.command(
     epilog="Examples:  parhelia recover task-1a2b   |   parhelia recover task-1a2b --yes   |   parhelia recover task-1a2b --action restart"
 )
-@click.argument("id")
+@task_id()
 @click.option("--action", type=click.Choice(["diagnose", "resume", "restart", "kill"]), help="Do this, unasked.")
 @click.option("--yes", is_flag=True, help="Do what the diagnosis calls for, unasked.")
 @as_json
@@ -44,7 +44,7 @@ def doctor(as_json: bool) -> None:
 
 
 @click.command(epilog="Example:  parhelia report task-1a2b")
-@click.argument("id")
+@task_id()
 @as_json
 def report(id: str, as_json: bool) -> None:
     """Write one file for a bug report: status, diagnosis, logs, settings, versions; keys and tokens taken out."""
