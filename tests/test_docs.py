@@ -48,7 +48,7 @@ def test_what_readme_shows_anyone_may_type_runs(front: Front) -> None:
     ran = 0
     for command in commands():
         words = command.removeprefix("parhelia ")
-        if words.startswith(HARMLESS):
+        if words.startswith(HARMLESS) and not words.endswith(" ID"):
             front.run(*[word.strip('"') for word in words.split()])
             ran += 1
     assert ran >= 6
