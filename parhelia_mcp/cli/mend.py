@@ -22,12 +22,12 @@ def recover(id: str, action: str | None, yes: bool, as_json: bool) -> None:
 
     ctx = Context()
     request = made(verb.Request, id=id, action=action)
-    result = verb.run(ctx, request, agreed=yes)
+    result = verb.run(ctx, request, agreed=yes, by_person=not ctx.in_agent)
     if ctx.on_terminal and not (action or yes or as_json) and result.choices:
         render.aside(render.recovery(result) + "\n" + render.choices(result.choices))
         number = click.prompt("which", type=click.IntRange(0, len(result.choices)), default=0, err=True)
         if number:
-            result = verb.run(ctx, made(verb.Request, id=id, action=result.choices[number - 1]))
+            result = verb.run(ctx, made(verb.Request, id=id, action=result.choices[number - 1]), by_person=True)
     show(result, render.recovery(result), as_json)
     leave(0 if action == "diagnose" else verb.exit_code(result))
 

@@ -60,8 +60,8 @@ class Result(BaseModel):
     next: str
 
 
-def run(ctx: Context, request: Request, *, agreed: bool = False) -> Result:
-    """Diagnose; act where an action is named, or `agreed` lets the diagnosis choose it.
+def run(ctx: Context, request: Request, *, agreed: bool = False, by_person: bool = False) -> Result:
+    """Diagnose; act where an action is named, or `agreed` lets the diagnosis choose it. Only a person starts what was killed.
 
     Raises Busy while another recovery of the task runs, Refused for a killed session that nobody named an action for, a
     crash loop, and what the budget does not allow; Unreachable where the old session cannot be ended.
@@ -73,7 +73,9 @@ def run(ctx: Context, request: Request, *, agreed: bool = False) -> Result:
     with locks.exclusive(lock, what=f"the recovery of {session.task}"):
         session = ctx.store.session(session.id)
         found = diagnosis.study(ctx, session)
-        return _act(ctx, ctx.store.session(session.id), found, request)
+        session = ctx.store.session(session.id)
+        _allowed(ctx, session, found, request, by_person)
+        return _act(ctx, session, found, request)
 
 
 def exit_code(result: Result) -> int:
@@ -94,7 +96,6 @@ def look(ctx: Context, session: Session, wanted: str | None = None) -> Result:
 
 def _act(ctx: Context, session: Session, found: Diagnosis, request: Request) -> Result:
     action = request.action or found.action
-    _allowed(ctx, session, found, request)
     if action is None:
         return _result(session, found, None, "nothing")
     if action == "kill":
@@ -113,12 +114,12 @@ def _act(ctx: Context, session: Session, found: Diagnosis, request: Request) -> 
     return _result(new, found, plan, f"started {new.id} {start}", f"parhelia logs {new.task} --follow")
 
 
-def _allowed(ctx: Context, session: Session, found: Diagnosis, request: Request) -> None:
+def _allowed(ctx: Context, session: Session, found: Diagnosis, request: Request, by_person: bool) -> None:
     if session.number != ctx.store.newest(session.task).number:
         raise Refused(
             "not-newest", f"{session.id} is not the newest session of its task.", f"parhelia recover {session.task}"
         )
-    if session.state is State.KILLED and (request.action is None or ctx.in_agent):
+    if session.state is State.KILLED and (request.action is None or not by_person):
         raise Refused(
             "killed",
             f"{session.id} was killed, and a killed session is started again only by a person who says how. Nothing was done.",
