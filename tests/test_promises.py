@@ -242,3 +242,11 @@ def test_a_broken_configuration_is_reported_where_it_must_work_and_refused_elsew
     front.run("help", "budget")
     assert front.error("submit", "x", code=2)["code"] == "bad-config"
     assert "did you mean" in front.text("init")
+
+
+@pytest.mark.parametrize("line", ["list", "status", "logs {done}", "task show {done}", "help submit"])
+def test_looking_loads_nothing_heavy(world: SimpleNamespace, line: str) -> None:
+    told = world.front.run(*filled(world, line), env={"PYTHONPROFILEIMPORTTIME": "1"}).stderr.decode()
+    loaded = {name.strip().split(".")[0] for name in re.findall(r"^import time:.*\|(.*)$", told, re.M)}
+    assert "parhelia_mcp" in loaded
+    assert not loaded & {"rich", "modal", "asyncssh", "mcp", "asyncio", "anyio", "cryptography", "starlette", "httpx"}
