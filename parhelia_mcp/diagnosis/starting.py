@@ -41,7 +41,7 @@ RULES = (
     Rule(
         "gpu-scarce",
         "likely",
-        (says("why_unobserved", r"\[provider-capacity\]|queued|capacity|scarce"), there("gpu"), _PENDING),
+        (says("why_unobserved", r"\[provider-capacity\]|scarce"), there("gpu"), _PENDING),
         "No {gpu} is free at {provider} now; it keeps trying.",
         "another GPU, or patience; recover takes the next one",
         "parhelia recover {task} --yes",
@@ -50,7 +50,16 @@ RULES = (
     Rule(
         "gpu-scarce",
         "likely",
-        (says("detail", r"\[provider-capacity\]|\[gpu-unavailable\]|queued|capacity|scarce"), there("gpu"), _UNSTARTED),
+        (says("why_unobserved", "has had no"), there("gpu"), over("age_s", 120), _PENDING),
+        "{why_unobserved}",
+        "another GPU, or patience: a queue may take 20 minutes; recover takes the next one",
+        "parhelia recover {task} --yes",
+        "restart",
+    ),
+    Rule(
+        "gpu-scarce",
+        "likely",
+        (says("detail", r"\[provider-capacity\]|\[gpu-unavailable\]|has had no|scarce"), there("gpu"), _UNSTARTED),
         "No {gpu} could be had at {provider}.",
         "another GPU; recover takes the next one",
         "parhelia recover {task} --yes",
