@@ -7,14 +7,12 @@ when nothing lives; killing it loses nothing.
 from __future__ import annotations
 
 import json
-import logging
 import os
-import subprocess
 import sys
 import time
 from contextlib import suppress
 
-from parhelia_mcp import locks, processes
+from parhelia_mcp import locks
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Problem
 from parhelia_mcp.store import Session
@@ -38,6 +36,8 @@ def ensure(ctx: Context) -> bool:
     """Start a controller unless one runs or nothing lives. True where one was started."""
     if locks.held(ctx.home / "controller.lock") or not ctx.store.live():
         return False
+    import subprocess
+
     environ = {**ctx.environ, "PARHELIA_HOME": str(ctx.home)}
     with (ctx.home / "controller.log").open("ab") as log:
         process = subprocess.Popen(
@@ -60,8 +60,12 @@ def main() -> None:
     The environment comes over standard input: what a process is started with, an agent of this user could read in /proc.
     """
     os.environ.update(json.loads(sys.stdin.buffer.read() or b"{}"))
+    from parhelia_mcp import processes
+
     processes.hide_memory()
     ctx = Context()
+    import logging
+
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     while ctx.store.live():
         lock = locks.try_acquire(ctx.home / "controller.lock")
@@ -88,6 +92,8 @@ def _drive(ctx: Context) -> None:
 
 def _advance(ctx: Context, session: Session) -> bool:
     """Whether anything changed."""
+    import logging
+
     from parhelia_mcp import follow  # not at the top: `ensure` is called by commands that never drive
 
     try:

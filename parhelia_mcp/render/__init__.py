@@ -1,9 +1,11 @@
-"""Results as text for people, and the only place that prints. Everything remote is cleaned before it gets here."""
+"""Results as text for people, and the only place that prints. Everything remote is cleaned before it gets here.
 
-from parhelia_mcp.render.keep import checkpoint, checkpoints, difference, removed, resumed, verified
-from parhelia_mcp.render.look import log_line, status, task, tasks
-from parhelia_mcp.render.mend import choices, cleaned, diagnosis, doctor, reconciled, recovery, report
-from parhelia_mcp.render.settings import budget, ceiling, config, config_diff, estimate, history, hooks, init
+What draws a result is loaded with its first use: a command pays for its own page alone.
+"""
+
+import importlib
+from typing import Any
+
 from parhelia_mcp.render.text import (
     FIRST_STEPS,
     age,
@@ -20,54 +22,75 @@ from parhelia_mcp.render.text import (
     table,
     width,
 )
-from parhelia_mcp.render.waiting import bell, progress
-from parhelia_mcp.render.work import killed, left, pulled, ran, submitted
+
+PAGES = {
+    "parhelia_mcp.render.keep": (
+        "checkpoint",
+        "checkpoints",
+        "difference",
+        "removed",
+        "resumed",
+        "verified",
+    ),
+    "parhelia_mcp.render.look": (
+        "log_line",
+        "status",
+        "task",
+        "tasks",
+    ),
+    "parhelia_mcp.render.mend": (
+        "choices",
+        "cleaned",
+        "diagnosis",
+        "doctor",
+        "reconciled",
+        "recovery",
+        "report",
+    ),
+    "parhelia_mcp.render.settings": (
+        "budget",
+        "ceiling",
+        "config",
+        "config_diff",
+        "estimate",
+        "history",
+        "hooks",
+        "init",
+    ),
+    "parhelia_mcp.render.waiting": (
+        "bell",
+        "progress",
+    ),
+    "parhelia_mcp.render.work": (
+        "killed",
+        "left",
+        "pulled",
+        "ran",
+        "submitted",
+    ),
+}
 
 __all__ = [
     "FIRST_STEPS",
     "age",
     "as_json",
     "aside",
-    "budget",
-    "ceiling",
-    "checkpoint",
-    "checkpoints",
-    "choices",
-    "cleaned",
     "colour",
-    "config",
-    "config_diff",
-    "diagnosis",
-    "difference",
-    "estimate",
-    "history",
-    "hooks",
-    "init",
-    "doctor",
-    "killed",
-    "left",
-    "log_line",
     "money",
     "out",
     "page",
     "pairs",
-    "bell",
-    "progress",
     "problem",
-    "pulled",
-    "ran",
-    "reconciled",
-    "recovery",
-    "removed",
-    "report",
-    "resumed",
     "size",
     "state",
-    "status",
-    "submitted",
     "table",
-    "task",
-    "tasks",
-    "verified",
     "width",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The function of a page, which is imported now."""
+    for page_, names in PAGES.items():
+        if name in names:
+            return getattr(importlib.import_module(page_), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from parhelia_mcp import controller, follow, logbook
+from parhelia_mcp import controller, logbook
 from parhelia_mcp.context import Context
 from parhelia_mcp.store import Session
 
@@ -115,6 +115,8 @@ def follow_lines(ctx: Context, request: Request) -> Iterator[LogLine]:
 
 def _current(ctx: Context, session: Session) -> Session:
     if session.live:
+        from parhelia_mcp import follow  # an ended session's log needs nothing that drives one
+
         session = follow.advance(ctx, session)
         controller.ensure(ctx)
     return session

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from typing import Any
 
@@ -103,6 +101,9 @@ def modal_matters(ctx: Context) -> bool:
 
 def _modal(ctx: Context) -> Provider:
     """Ask Modal in a child process: its library takes a second to import, and a frozen server must not freeze us."""
+    import json
+    import subprocess
+
     argv = [sys.executable, "-m", "parhelia_mcp.providers.probe", "modal"]
     last = max((session.observed_at or "" for session in ctx.store.live("modal")), default="") or None
     try:
