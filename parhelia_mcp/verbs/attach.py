@@ -30,7 +30,7 @@ from parhelia_mcp.verbs import recover, resume
 READY_S = 20.0  # from `running` until its ssh server listens
 FIRST_S = 20.0  # how long the first connection is tried
 AGAIN_S = 600.0  # how long a lost one is tried again
-STEADY_S = 3.0  # a connection that lived this long was one
+STEADY_S = 1.0  # a connection that lived this long was one
 CHECKPOINT_S = 60.0
 CUT = 255  # ssh's own exit code; every other one comes from the session
 

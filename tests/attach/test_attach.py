@@ -12,15 +12,17 @@ import signal
 import socket
 import struct
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from mcp import Client
 
 from tests.attach.room import House, Person
 from tests.attach.server import run
 from tests.front import PARHELIA, eventually
+from tests.mcp.talk import call, server_of, talk
 
 People = Callable[[], Person]
 
@@ -73,7 +75,7 @@ def test_a_lost_line_is_joined_again_and_the_agent_never_notices(house: House, t
     someone = person()
     someone.enter(house, task, 0)
     for _ in range(2):
-        old = server_of(before["runner"]["pid"])
+        old = ssh_server(before["runner"]["pid"])
         os.kill(old, signal.SIGKILL)
         someone.see("Trying again in")
         someone.see("tick", "0:agent*")
@@ -82,7 +84,7 @@ def test_a_lost_line_is_joined_again_and_the_agent_never_notices(house: House, t
     someone.leave()
 
 
-def server_of(runner: int) -> int:
+def ssh_server(runner: int) -> int:
     """The process of the ssh server below a runner; 0 where there is none."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -282,6 +284,9 @@ HOSTILE = bytes(range(256)) * 2 + (
 )
 
 
+ACTS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
 def test_what_a_session_prints_acts_on_no_terminal_but_one_that_attached(house: House) -> None:
     (house.cwd / "hostile").write_bytes(random.Random(7).randbytes(20_000) + HOSTILE)
     task = house.begin("cat hostile; cat hostile >&2; printf '\\033]0;title\\007'; exit 3")
@@ -289,5 +294,22 @@ def test_what_a_session_prints_acts_on_no_terminal_but_one_that_attached(house: 
     views = [("logs", task), ("status", task), ("list",), ("task", "show", task), ("status",)]
     views += [(*view, "--json") for view in views]
     for view in views:
-        said = house.run(*view).stdout.decode()
-        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]", said), view
+        assert not ACTS.search(house.run(*view).stdout.decode()), view
+    asked = [("status", {"id": task}), ("status", {}), ("recover", {"id": task, "action": "diagnose"})]
+    asked += [("logs", {"id": task, "tail": 500, "stream": stream}) for stream in ("all", "events", "output")]
+
+    async def ask(client: Client) -> list[object]:
+        return [await call(client, tool, **arguments) for tool, arguments in asked]
+
+    for what, answer in zip(asked, talk(server_of(house), ask), strict=True):
+        assert not any(map(ACTS.search, strings(answer))), what
+    assert len("".join(strings(answer))) > 1_000
+
+
+def strings(value: object) -> Iterator[str]:
+    """Every text in an answer."""
+    if isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from strings(each)
+    elif isinstance(value, str):
+        yield value

@@ -1,7 +1,7 @@
 """Run the loopback: `python -m tests.modal_loopback --state DIR --port-file FILE`.
 
 FILE gets, when everything answers, one line of JSON: `{"grpc": PORT, "http": PORT, "pid": PID, "isolated": BOOL}`. The http port serves
-blocks of volumes, and tests: `POST /faults` (a list of rules), `GET /calls`, `POST /vanish/NAME`, `POST /expire/IMAGE`,
+blocks of volumes, and tests: `POST /faults` (a list of rules), `GET /calls`, `POST /vanish/NAME`, `POST /cut`, `POST /expire/IMAGE`,
 `POST /machines/on|off`, `POST /egress/PORT`, `POST /crowd/OWNER/COUNT`, `POST /secret/NAME` (an object of keys).
 """
 
@@ -43,6 +43,7 @@ class Doors:
                 web.post("/faults", self.set_faults),
                 web.get("/calls", self.get_calls),
                 web.post("/vanish/{name}", self.vanish),
+                web.post("/cut", self.cut),
                 web.post("/expire/{image}", self.expire),
                 web.post("/machines/{state}", self.machines),
                 web.post("/secret/{name}", self.secret),
@@ -71,6 +72,10 @@ class Doors:
         return web.json_response(
             {"seen": self.calls.seen, "unimplemented": missing, "living": living, "sandboxes": sandboxes}
         )
+
+    async def cut(self, request: web.Request) -> web.Response:
+        self.sandboxes.cut()
+        return web.Response()
 
     async def vanish(self, request: web.Request) -> web.Response:
         await self.sandboxes.vanish(request.match_info["name"])

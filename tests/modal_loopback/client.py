@@ -58,6 +58,10 @@ class Loopback:
     def vanish(self, name: str) -> None:
         self._post(f"/vanish/{name}")
 
+    def cut(self) -> None:
+        """Break the lines through all tunnels; new ones can be made at once."""
+        self._post("/cut")
+
     def expire(self, image: str) -> None:
         self._post(f"/expire/{image}")
 

@@ -24,6 +24,7 @@ class Sandboxes:
         self.world = world
         self.box = box
         self.relays: dict[tuple[str, int], asyncio.Server] = {}
+        self.lines: set[asyncio.StreamWriter] = set()  # through tunnels
         self._background: set[asyncio.Task[None]] = set()
 
     # create
@@ -228,9 +229,21 @@ class Sandboxes:
         key = (sandbox.id, port)
         if key not in self.relays:
             self.relays[key] = await asyncio.start_server(
-                lambda reader, writer: relay(reader, writer, lambda: box.connect(port)), "127.0.0.1", 0
+                lambda reader, writer: self._carry(reader, writer, box, port), "127.0.0.1", 0
             )
         return self.relays[key].sockets[0].getsockname()[1]
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, box: Box, port: int) -> None:
+        self.lines.add(writer)
+        try:
+            await relay(reader, writer, lambda: box.connect(port))
+        finally:
+            self.lines.discard(writer)
+
+    def cut(self) -> None:
+        """Break every line that goes through a tunnel."""
+        for line in self.lines:
+            line.transport.abort()
 
     async def SandboxTerminate(self, request: api_pb2.SandboxTerminateRequest) -> api_pb2.SandboxTerminateResponse:
         sandbox = self.world.sandbox(request.sandbox_id)
