@@ -14,7 +14,10 @@ from parhelia_mcp.context import Context
 @click.option("--verbose", is_flag=True, help="Say each step with its time.")
 @click.option("--info-only", is_flag=True, help="Only print the ssh command that does it.")
 def attach(id: str, verbose: bool, info_only: bool) -> None:
-    """Open a session's terminal here. Ctrl-b d leaves it: it goes on, and a checkpoint is taken."""
+    """Open a session's terminal here. Ctrl-b d leaves it: it goes on, and a checkpoint is taken.
+
+    F12 takes the conversation of a headless agent over into the full-screen client; /exit there hands it back.
+    """
     from parhelia_mcp.verbs import attach as verb
 
     def choose(offer: verb.Offer) -> str | None:
