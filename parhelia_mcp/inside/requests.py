@@ -17,7 +17,7 @@ from parhelia_mcp.model import Reason, State
 if TYPE_CHECKING:
     from parhelia_mcp.inside.runner import Runner
 
-LEFT_S = 3.0  # within which two words of somebody's leaving are of the same one
+LEFT_S = 3.0  # within which the terminal and a command mean the same one who left
 Args = Mapping[str, Any]
 
 
@@ -28,7 +28,7 @@ class Requests:
         self._runner = runner
         self._delivered: set[str] = set()
         self._leaving = anyio.Lock()
-        self._left: tuple[float, dict[str, Any]] = (-LEFT_S, {})  # when the last checkpoint of one who left began
+        self._left: dict[str, tuple[float, dict[str, Any]]] = {}  # who said so -> when, and the checkpoint taken
         self.agent_ops: dict[str, control.Op] = {
             "checkpoint": self._risky,
             "event": self._event,
@@ -58,16 +58,23 @@ class Requests:
         self._working()
         trigger = str(args.get("trigger", "manual"))
         if trigger == "detach":
-            return await self._someone_left(args)
+            return await self._keep_for_one_who_left("command")
         return await self._runner.checkpoints.take(trigger, note=str(args.get("note") or ""))
 
     async def _someone_left(self, args: Args) -> dict[str, Any]:
-        """Take one checkpoint for one who left, although both the terminal and the command they used say so."""
+        return await self._keep_for_one_who_left("terminal")
+
+    async def _keep_for_one_who_left(self, source: str) -> dict[str, Any]:
+        """Take one checkpoint for each who left, although the terminal says so and, if it can, the command they used."""
         self._working()
+        other = {"terminal": "command", "command": "terminal"}[source]
         async with self._leaving:
-            if (now := time.monotonic()) - self._left[0] > LEFT_S:
-                self._left = now, await self._runner.checkpoints.take("detach")
-            return self._left[1]
+            now = time.monotonic()
+            began, seen = self._left.pop(other, (now - LEFT_S, {}))
+            if now - began >= LEFT_S:
+                seen = await self._runner.checkpoints.take("detach")
+                self._left[source] = now, seen
+            return seen
 
     async def _event(self, args: Args) -> Mapping[str, Any]:
         """What a full-screen client tells of itself."""
