@@ -31,6 +31,7 @@ class ModalSection(Section):
 
     region: str | None = None
     default_timeout_hours: float = Field(4, gt=0, le=24)
+    sandbox_hours: float = Field(24, gt=0, le=24)
     app: str = "parhelia"
     volume: str = "parhelia"
     image: str | None = None

@@ -108,6 +108,7 @@ class Context:
                     volume=section.volume,
                     environment=self.environ.get("MODAL_ENVIRONMENT"),
                     region=section.region,
+                    longest_hours=section.sandbox_hours,
                     image=section.image,
                     dockerfile=Path(section.dockerfile).expanduser() if section.dockerfile else None,
                     apt=tuple(section.apt),

@@ -34,7 +34,7 @@ WORKERS = 16  # sessions advanced at once; only a remote provider makes one wait
 
 def ensure(ctx: Context) -> bool:
     """Start a controller unless one runs or nothing lives. True where one was started."""
-    if locks.held(ctx.home / "controller.lock") or not ctx.store.live():
+    if locks.held(ctx.home / "controller.lock") or not (ctx.store.live() or ctx.store.outlived()):
         return False
     import subprocess
 
@@ -67,7 +67,7 @@ def main() -> None:
     import logging
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    while ctx.store.live():
+    while ctx.store.live() or ctx.store.outlived():
         lock = locks.try_acquire(ctx.home / "controller.lock")
         if lock is None:
             return
@@ -84,8 +84,8 @@ def _drive(ctx: Context) -> None:
 
     pause = FASTEST_S
     with ThreadPoolExecutor(WORKERS) as pool:
-        while live := ctx.store.live():
-            moved = list(pool.map(lambda session: _advance(ctx, session), live))
+        while work := [*ctx.store.outlived(), *ctx.store.live()]:
+            moved = list(pool.map(lambda session: _advance(ctx, session), work))
             pause = FASTEST_S if any(moved) else min(SLOWEST_S, pause * 1.2)
             time.sleep(pause)
 
@@ -94,10 +94,10 @@ def _advance(ctx: Context, session: Session) -> bool:
     """Whether anything changed."""
     import logging
 
-    from parhelia_mcp import follow  # not at the top: `ensure` is called by commands that never drive
+    from parhelia_mcp import follow, lifetime  # not at the top: `ensure` is called by commands that never drive
 
     try:
-        return follow.advance(ctx, session) != session
+        return (follow.advance if session.live else lifetime.carry_on)(ctx, session) != session
     except Problem as problem:
         logging.warning("%s: %s", session.id, problem)
     except Exception:  # one session's fault must not stop the others

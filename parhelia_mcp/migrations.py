@@ -90,6 +90,7 @@ STEPS = (
         INSERT INTO changes (task) VALUES (new.task);
     END;
     """,
+    "CREATE INDEX sessions_outlived ON sessions (task) WHERE latest = 1 AND reason = 'lifetime';",
 )
 
 

@@ -26,6 +26,7 @@ class Cost:
     rate: int  # an hour of compute
     compute: int
     tokens: int
+    later: int = 0  # compute of the sessions that follow where the task outlives its sandbox; they reserve it
 
     @property
     def total(self) -> int:
@@ -35,11 +36,15 @@ class Cost:
 def worst_case(
     ctx: Context, provider: str, sizes: Sizes, region: str | None, timeout_s: float, max_usd: float | None, tokens: bool
 ) -> Cost:
-    """What the session can cost at most. Raises Refused `over-task-limit` where compute alone is more than its limit."""
+    """What the session can cost at most, of a task that may run for `timeout_s`.
+
+    Raises Refused `over-task-limit` where compute alone is more than its limit.
+    """
     settings = ctx.loaded.config
     limit = micro(settings.budget.per_task_usd if max_usd is None else max_usd)
     rate = prices.compute_rate_micro_per_hour(provider, sizes, region, settings.prices)
     compute = follow.reserve_for(rate, timeout_s)
+    first = follow.reserve_for(rate, life(ctx, provider, timeout_s))
     if compute > limit or (tokens and limit - compute < LEAST_TOKENS):
         hours = limit / rate if rate else timeout_s / 3600
         raise Refused(
@@ -48,7 +53,13 @@ def worst_case(
             f"{' on compute and tokens together' if tokens else ''}. Nothing was reserved.",
             f"--timeout-hours {max(hours * 0.8, 0.01):.2f}, or --max-usd {dollars(compute) * 1.25 + (1 if tokens else 0):.2f}, or a smaller size",
         )
-    return Cost(rate, compute, limit - compute if tokens else 0)
+    return Cost(rate, first, limit - compute if tokens else 0, compute - first)
+
+
+def life(ctx: Context, provider: str, timeout_s: float) -> float:
+    """How much of `timeout_s` one sandbox can live."""
+    longest = ctx.provider(provider).properties.max_lifetime_hours
+    return timeout_s if longest is None else min(timeout_s, longest * 3600)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,7 @@ class Asked:
     max_usd: float | None
     cost: Cost
     agreed: int = 0  # micro-dollars that a person lets the ceiling rise by for it
+    left_s: float = 0.0  # of the task's time when its sandbox has to end
 
 
 def configured(ctx: Context, agent: Agent, project: str | None, directory: Path) -> tuple[Agent, list[tuple[str, str]]]:

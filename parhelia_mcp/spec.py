@@ -38,6 +38,7 @@ class Limits:
     memory_gb: float | None = None
     no_progress_minutes: float = 20.0
     waiting_hours: float = 12.0
+    left_s: float = 0.0  # of the task's time after the deadline, which then is only the sandbox's: the next goes on
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,6 +260,11 @@ class Store:
         sql = f"SELECT * FROM sessions WHERE settled_at IS NULL {where} ORDER BY created_at"
         return [_session(row) for row in self.query(sql, *values)]
 
+    def outlived(self) -> list[Session]:
+        """The newest session of every task that outlived its sandbox and waits for the next to be started."""
+        sql = "SELECT * FROM sessions WHERE latest = 1 AND reason = 'lifetime'"
+        return [_session(row) for row in self.query(f"{sql} AND kill_requested_at IS NULL AND waiting_for IS NULL")]
+
     def by_key(self, idempotency_key: str) -> Task | None:
         rows = self.query("SELECT * FROM tasks WHERE idempotency_key = ?", idempotency_key)
         return _task(rows[0]) if rows else None

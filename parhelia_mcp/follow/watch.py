@@ -13,7 +13,7 @@ from parhelia_mcp import budget, files, notify
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Unreachable
 from parhelia_mcp.failpoint import reach
-from parhelia_mcp.follow.session import is_local, open_sandbox
+from parhelia_mcp.follow.session import is_local, open_sandbox, spec_of
 from parhelia_mcp.follow.settle import charge_minutes, collect
 from parhelia_mcp.model import Reason, State, moment, now, timestamp
 from parhelia_mcp.providers.base import Exit, Sandbox
@@ -165,6 +165,13 @@ def _verdict(session: Session, ended: Exit) -> dict[str, Any]:
     if session.kill_requested_at:
         return _judged(
             State.KILLED, Reason.KILLED_BY_USER, ended.code, "killed; its runner was gone before it could report"
+        )
+    if ended.cause == "timeout" and spec_of(session).limits.left_s:
+        return _judged(
+            State.FAILED,
+            Reason.LIFETIME,
+            ended.code,
+            "the sandbox reached the end of its life before the work was kept",
         )
     if ended.cause == "timeout":
         return _judged(State.FAILED, Reason.TIMEOUT, ended.code, "the provider ended the sandbox at its time limit")

@@ -50,6 +50,10 @@ async def _time(room: Room, stop: Stop) -> None:
         return
     while (left := (model.moment(limits.deadline) - model.now()).total_seconds()) > 0:
         await anyio.sleep(min(left, 5.0))  # in steps: the clock of a machine that slept has moved
+    if limits.left_s:
+        detail = f"the sandbox is at the end of its life; the task goes on for {limits.left_s / 3600:.2g} h in the next"
+        stop(Ending(State.FAILED, Reason.LIFETIME, detail))
+        return
     stop(Ending(State.FAILED, Reason.TIMEOUT, f"the session reached its deadline, {limits.deadline}"))
 
 

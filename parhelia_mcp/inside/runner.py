@@ -49,6 +49,7 @@ def main(options: argparse.Namespace, session_dir: Path) -> int:
     runner = Runner(options.task_dir.resolve(), options.number, session_dir, options.workspace, options.guard)
     runner.ssh_port = options.ssh_port
     runner.owner = owner.find(options.user)
+    runner.home = options.home or runner.home
     runner.write_state()
     processes.adopt_orphans()
     processes.end_with_parent()
@@ -95,6 +96,7 @@ class Runner:
         self.task_dir, self.session_dir = task_dir, session_dir
         self.session = model.session_id(task_dir.name, number)
         self.workspace = workspace or task_dir / "workspace"
+        self.home = task_dir / "home"
         self.runtime = _private_runtime()
         self.credential: Mapping[str, str] = {}
         self.phase = "starting"
@@ -218,16 +220,16 @@ class Runner:
         return None
 
     def _make_room(self, told: spec.Spec) -> Room:
-        home = files.private_dir(self.task_dir / "home")
+        files.private_dir(self.home)
         user = {"USER": self.owner.name, "LOGNAME": self.owner.name} if self.owner else {}
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         return Room(
             spec=told,
             workspace=self.workspace,
-            home=home,
+            home=self.home,
             session_dir=self.session_dir,
             runtime=self.runtime,
-            env={"PATH": os.defpath, **inherited, **user, "HOME": str(home), processes.MARKER: self.session},
+            env={"PATH": os.defpath, **inherited, **user, "HOME": str(self.home), processes.MARKER: self.session},
             owner=self.owner,
             credential=self.credential,
             journal=self.journal,

@@ -35,6 +35,8 @@ def run(ctx: Context, request: Request) -> Result:
     session = ctx.store.find(request.id)
     was = str(session.state)
     if not session.live:
+        if session in ctx.store.outlived():
+            ctx.store.update(session.id, kill_requested_at=timestamp())
         return _result(ctx, session.id, was, f"it had ended already ({session.reason or session.state})")
     if not session.kill_requested_at:
         ctx.store.update(session.id, kill_requested_at=timestamp())

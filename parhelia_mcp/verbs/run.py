@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from parhelia_mcp import budget, files, follow
+from parhelia_mcp import budget, controller, files, follow
 from parhelia_mcp.context import Context
-from parhelia_mcp.model import State, dollars
+from parhelia_mcp.model import Reason, State, dollars
 from parhelia_mcp.store import Session
 from parhelia_mcp.verbs import kill, submit
 
@@ -39,7 +39,7 @@ def run(ctx: Context, request: Request, *, replay: bool = True) -> Result:
     try:
         return result(ctx, watch(ctx, session, replay=replay))
     except KeyboardInterrupt:
-        kill.run(ctx, kill.Request(id=session.id))
+        kill.run(ctx, kill.Request(id=session.task))
         raise
 
 
@@ -54,9 +54,19 @@ def watch(ctx: Context, session: Session, *, replay: bool) -> Session:
         session = follow.advance(ctx, session)
         printed = [_replay(descriptor, path, offsets) for descriptor, path in streams]
         if not session.live:
-            return session
+            after = _next(ctx, session) if session.reason is Reason.LIFETIME else None
+            return watch(ctx, after, replay=replay) if after else session
         pause = FASTEST_S if any(printed) or session != before else min(SLOWEST_S, pause * 1.3)
         time.sleep(pause)
+
+
+def _next(ctx: Context, session: Session) -> Session | None:
+    """The session that goes on where this one's sandbox was at its end; None where none will."""
+    controller.ensure(ctx)
+    while session.id in [one.id for one in ctx.store.outlived()]:
+        time.sleep(SLOWEST_S)
+    after = ctx.store.newest(session.task)
+    return after if after.number > session.number else None
 
 
 def _replay(descriptor: int, path: Path, offsets: dict[Path, int]) -> bool:

@@ -110,7 +110,8 @@ def _asked(ctx: Context, request: Request, provider: str, agreed: int) -> sessio
     timeout_s = (request.timeout_hours or section.default_timeout_hours) * 3600
     region = request.region or section.region if provider == "modal" else None
     cost = sessions.worst_case(ctx, provider, sizes, region, timeout_s, request.max_usd, request.command is None)
-    return sessions.Asked(sizes, region, timeout_s, request.max_usd, cost, agreed)
+    life_s = sessions.life(ctx, provider, timeout_s)
+    return sessions.Asked(sizes, region, life_s, request.max_usd, cost, agreed, timeout_s - life_s)
 
 
 def _one_job(request: Request) -> None:
@@ -280,7 +281,7 @@ def _store(
             session=session_id(task_id, 1),
             workspace=given.workspace,
             sizes=asked.sizes._asdict(),
-            limits=limits_for(asked.sizes, request.max_usd, asked.cost, agent),
+            limits=replace(limits_for(asked.sizes, request.max_usd, asked.cost, agent), left_s=asked.left_s),
             agent=replace(agent, session_id=given.talk or agent.session_id, resume=given.talk is not None),
             checkpoint=policy_for(ctx),
             prompt=request.prompt,
@@ -377,7 +378,7 @@ def remaining(ctx: Context) -> float:
 
 
 def _estimate(ctx: Context, provider: str, asked: sessions.Asked) -> Result:
-    refusal, total = sessions.refusal(ctx, provider, asked), asked.cost.total
+    refusal, total = sessions.refusal(ctx, provider, asked), asked.cost.total + asked.cost.later
     return Result(
         task_id=None,
         session_id=None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -129,7 +130,7 @@ class Plain:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.root = plan.folder / "root"
-        self.places = {**plan.mounts, "/workspace": self.root / "workspace"}
+        self.places = {**plan.mounts, **{path: self.root / path[1:] for path in ("/workspace", "/home/agent")}}
         self.ports: dict[int, int] = {}  # of the sandbox -> of this machine, whose ports all boxes share
 
     @classmethod
@@ -144,6 +145,8 @@ class Plain:
             where = argv.index("--ssh-port") + 1
             box.ports[int(argv[where])] = free = _free_port()
             argv[where] = str(free)
+        if "--user" in argv:
+            argv[argv.index("--user") + 1] = pwd.getpwuid(os.getuid()).pw_name  # the only user that may be had
         box.entry = await box.run(argv, {}, plan.workdir, "entry")
         return box
 

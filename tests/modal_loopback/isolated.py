@@ -23,6 +23,7 @@ from tests.modal_loopback.boxes import INTERPRETER, Plan, Process, base_env, rel
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = "/home/sandbox"
+AGENT_HOME, AGENT_ID = "/home/agent", 4242
 _NEW_NETWORK = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -67,6 +68,32 @@ class Isolated:
         interpreter.parent.mkdir(parents=True, exist_ok=True)
         interpreter.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
         interpreter.chmod(0o755)
+        self._add_agent()
+        for path in _needed():
+            self._let_everybody_pass(path)
+
+    def _add_agent(self) -> None:
+        """The user whom the agent runs as."""
+        etc = self.upper / "etc"
+        etc.mkdir(exist_ok=True)
+        home = self.upper / AGENT_HOME.lstrip("/")
+        home.mkdir(parents=True, exist_ok=True)
+        os.chown(home, AGENT_ID, AGENT_ID)
+        for name, line in (
+            ("passwd", f"agent:x:{AGENT_ID}:{AGENT_ID}::{AGENT_HOME}:/bin/sh"),
+            ("group", f"agent:x:{AGENT_ID}:"),
+        ):
+            kept = [one for one in Path("/etc", name).read_text().splitlines() if not one.startswith("agent:")]
+            (etc / name).write_text("\n".join([*kept, line]) + "\n")
+
+    def _let_everybody_pass(self, path: Path) -> None:
+        """What an image has installed is open to all its users; here it may lie in root's home."""
+        for folder in [path, *path.parents][:-1]:
+            above = self.upper / str(folder).lstrip("/")
+            mode = folder.stat().st_mode
+            if mode & 0o005 != 0o005 and (folder == path or mode & 0o001 == 0):
+                above.mkdir(parents=True, exist_ok=True)
+                above.chmod(mode & 0o7777 | (0o055 if folder == path else 0o011))
 
     async def _launch(self) -> None:
         ready, theirs = os.pipe()
@@ -135,9 +162,13 @@ def _enter_network(descriptor: int) -> None:
 
 def _elsewhere() -> dict[str, str]:
     """What the sandbox needs of this machine that does not lie on the root file system: the overlay lacks it."""
-    needed = {ROOT, Path(sys.prefix), Path(sys.base_prefix), Path.home() / ".cache"}
     device = Path("/").stat().st_dev
-    return {str(path): str(path) for path in sorted(needed) if path.exists() and path.stat().st_dev != device}
+    return {str(path): str(path) for path in _needed() if path.stat().st_dev != device}
+
+
+def _needed() -> list[Path]:
+    needed = {ROOT, Path(sys.prefix), Path(sys.base_prefix), Path.home() / ".cache" / "parhelia-tests"}
+    return sorted(path for path in needed if path.exists())
 
 
 def works(folder: Path) -> bool:

@@ -13,6 +13,7 @@ HOME = "/opt/parhelia"
 PYTHON = f"{HOME}/bin/python"
 WORKSPACE = "/workspace"
 USER = "agent"
+USER_HOME = f"/home/{USER}"
 _SYSTEM = ("ca-certificates", "curl", "git", "nodejs", "npm", "openssh-client", "procps", "ripgrep", "tmux")
 _INSIDE = ("anyio", "asyncssh", "blake3", "cryptography", "httpx2", "starlette", "tilecdc", "uvicorn", "zstandard")
 
@@ -31,7 +32,7 @@ def build(settings: ModalSettings) -> Any:
     site = f"$({PYTHON} -c 'import site; print(site.getsitepackages()[0])')"
     image = image.run_commands(
         f"npm install -g @anthropic-ai/claude-code@{settings.claude_version}",
-        f"id -u {USER} >/dev/null 2>&1 || useradd --create-home --shell /bin/bash {USER}",
+        f"id -u {USER} >/dev/null 2>&1 || useradd --create-home --home-dir {USER_HOME} --shell /bin/bash {USER}",
         f"mkdir -p {WORKSPACE} {HOME}/src && chown {USER} {WORKSPACE}",
         f"python3 -m venv {HOME} && {HOME}/bin/pip install --no-cache-dir {' '.join(_pins())}",
         f"echo {HOME}/src > {site}/parhelia.pth",

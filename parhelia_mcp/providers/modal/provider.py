@@ -17,12 +17,11 @@ from parhelia_mcp.errors import Problem, Refused, Unreachable
 from parhelia_mcp.providers.base import DEADLINE, Handle, Listed, Properties, SandboxSpec
 from parhelia_mcp.providers.modal import bridge, image
 from parhelia_mcp.providers.modal.sandbox import MOUNT, ModalSandbox
-from parhelia_mcp.providers.modal.settings import ALIASES, GPUS, ModalSettings
+from parhelia_mcp.providers.modal.settings import ALIASES, GPUS, LONGEST_HOURS, ModalSettings
 
 NAME = "modal"
 SSH_PORT = 2222
 CREDENTIAL = "PARHELIA_CREDENTIAL"  # the runner's credential, as JSON, in a secret of its own
-LONGEST_HOURS = 24.0
 OWNER_TAG = "owner"
 CREATED_TAG = "created"  # seconds since 1970; Modal knows it too, its SDK does not say
 TAGS_AT_ONCE = 16
@@ -31,12 +30,16 @@ TAGS_AT_ONCE = 16
 class Modal:
     """Sandboxes on Modal. One object may be used from many threads."""
 
-    properties = Properties(
-        name=NAME, local_disk=False, gpus=GPUS, regions=True, max_lifetime_hours=LONGEST_HOURS, own_uid=False
-    )
-
     def __init__(self, settings: ModalSettings) -> None:
         self.settings = settings
+        self.properties = Properties(
+            name=NAME,
+            local_disk=False,
+            gpus=GPUS,
+            regions=True,
+            max_lifetime_hours=settings.longest_hours,
+            own_uid=True,
+        )
         self._lock = threading.Lock()
         self._starting: dict[str, tuple[Future[str], float]] = {}
         self._app: Any = None
@@ -232,7 +235,8 @@ def _task_dir(name: str) -> PurePosixPath:
 def _entrypoint(spec: SandboxSpec) -> list[str]:
     task_dir, number = _task_dir(spec.name), model.split_session(spec.name)[1]
     words = [image.PYTHON, "-m", "parhelia_mcp.inside", str(task_dir), str(number), "--workspace", image.WORKSPACE]
-    return [*words, "--credential-env", "--ssh-port", str(SSH_PORT)]
+    agent = ["--user", image.USER, "--home", image.USER_HOME, "--lifetime", str(spec.timeout_s)]
+    return [*words, *agent, "--credential-env", "--ssh-port", str(SSH_PORT)]
 
 
 def _placement(spec: SandboxSpec, settings: ModalSettings) -> dict[str, Any]:

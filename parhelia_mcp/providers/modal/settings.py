@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CLAUDE_VERSION = "2.1.197"  # the Claude Code of an image that we build
+LONGEST_HOURS = 24.0  # Modal ends every sandbox then
 GPUS = ("T4", "L4", "A10", "A10G", "L40S", "A100", "A100-40GB", "A100-80GB", "H100", "H200", "B200")
 ALIASES = {"A10G": "A10"}
 
@@ -18,6 +19,7 @@ class ModalSettings:
     volume: str = "parhelia"
     environment: str | None = None
     region: str | None = None
+    longest_hours: float = LONGEST_HOURS  # of one sandbox
     cloud: str | None = None
     image: str | None = None
     dockerfile: Path | None = None
