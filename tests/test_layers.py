@@ -39,6 +39,7 @@ DOORS = (
     "__main__",
     "controller",
     "providers.probe",
+    "providers.modal.check",
     "notify",
     "inside.__main__",
     "inside.ssh_server",

@@ -72,35 +72,26 @@ class Modal:
     def list(self, owner: str, *, deadline: float = DEADLINE) -> list[Listed]:
         return bridge.call(lambda: self._list(owner), deadline, "list the sandboxes")
 
-    def rates(self, *, deadline: float = DEADLINE) -> dict[str, float]:
-        """What Modal charges this account now: its own names of resources, in dollars."""
-
-        async def ask() -> dict[str, float]:
-            import modal
-
-            workspace = modal.Workspace.from_context()
-            return {name: float(rate) for name, rate in (await workspace.billing.rates.aio()).items()}
-
-        return bridge.call(ask, deadline, "say its prices")
-
     def _handle(self, name: str, sandbox_id: str) -> Handle:
         return Handle(NAME, name, {"sandbox_id": sandbox_id, "volume": self.settings.volume})
 
     async def app(self) -> Any:
         """The app that holds our sandboxes, made on first use."""
-        import modal
-
         if self._app is None:
-            self._app = await modal.App.lookup.aio(
-                self.settings.app, environment_name=self.settings.environment, create_if_missing=True
-            )
+            self._app = await self.find_app(make=True)
         return self._app
 
-    def volume(self, name: str) -> Any:
+    async def find_app(self, *, make: bool = False) -> Any:
+        import modal
+
+        settings = self.settings
+        return await modal.App.lookup.aio(settings.app, environment_name=settings.environment, create_if_missing=make)
+
+    def volume(self, name: str, *, make: bool = True) -> Any:
         import modal
 
         return modal.Volume.from_name(
-            name, environment_name=self.settings.environment, create_if_missing=True, version=2
+            name, environment_name=self.settings.environment, create_if_missing=make, version=2
         )
 
     async def _create(self, spec: SandboxSpec) -> str:
@@ -110,7 +101,7 @@ class Modal:
         app = await self.app()
         if found := await self._existing(spec):
             return found.object_id
-        secrets = [await self._secret(entry) for entry in (*self.settings.secrets, *spec.secrets)]
+        secrets = [await self.secret(entry) for entry in (*self.settings.secrets, *spec.secrets)]
         if spec.credential:
             secrets.append(modal.Secret.from_dict({CREDENTIAL: json.dumps(dict(spec.credential))}))
         try:
@@ -164,7 +155,8 @@ class Modal:
         except (modal.exception.NotFoundError, FileNotFoundError):
             return False
 
-    async def _secret(self, entry: str) -> Any:
+    async def secret(self, entry: str) -> Any:
+        """The secret `NAME` or `NAME:KEY,KEY`. Raises Refused `secret-missing`, also where a key is."""
         import modal
 
         name, _, keys = entry.partition(":")
