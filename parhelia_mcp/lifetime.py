@@ -25,7 +25,8 @@ def carry_on(ctx: Context, session: Session) -> Session:
     except (Unreachable, Busy):
         raise
     except Problem as problem:
-        return ctx.store.update(session.id, waiting_for=f"{problem} (parhelia recover {session.task})")
+        why = f"{problem} Then: parhelia recover {session.task}"
+        return ctx.store.update(session.id, waiting_for=why, detail=f"{session.detail}; not continued: {why}")
 
 
 def _next(ctx: Context, session: Session) -> Session:

@@ -62,6 +62,13 @@ class Run:
         self.box.put("warm", b"x")
         return self.box.exec(("sh", "-c", FACTS + "true"), deadline=60).stdout.decode().splitlines()
 
+    def agent_reaches(self) -> list[str]:
+        """What the agent's user can do to the runner's files on the volume: nothing but pass."""
+        script = (
+            f"id -un; touch ~/x /workspace/x && echo own; cat {self.box.task_dir}/warm; touch {self.box.task_dir}/x"
+        )
+        return self.box.exec(("su", "agent", "-c", f"{script}; true"), deadline=60).stdout.decode().splitlines()
+
     def exec_seconds(self) -> float:
         return statistics.median(_timed(lambda: self.box.exec(("true",), deadline=30)) for _ in range(10))
 
@@ -107,12 +114,6 @@ class Run:
         name = self.handles[0].name
         listed = lambda: {one.handle.name for one in self.provider.list(OWNER, deadline=60)}  # noqa: E731 -- one use
         return _timed(lambda: _until(lambda: name not in listed(), 120))
-
-    def rates(self) -> dict[str, float]:
-        return self.provider.rates(deadline=30)
-
-    def cost_usd(self) -> float:
-        return self.box.cost_usd(deadline=30)
 
     def end_everything(self) -> list[str]:
         return [str(self.provider.open(handle).terminate(deadline=120)) for handle in self.handles]

@@ -21,7 +21,7 @@ from parhelia_mcp.store import Session
 START_WITHIN = timedelta(minutes=30)  # a start that no provider would give by then has failed
 ANSWER_S = 2.0  # a provider gets this long to refuse or to start; what takes longer is pending, and found again by name
 RETRY = timedelta(seconds=5)  # after a provider that did not answer
-WIND_DOWN = timedelta(minutes=5)  # at most a tenth: the end of what is paid for, in which the runner keeps the work
+WIND_DOWN = timedelta(minutes=5)  # at most a fifth: the end of what is paid for, in which the runner keeps the work
 
 
 def start(ctx: Context, session: Session) -> Session:
@@ -115,7 +115,7 @@ def deliver(ctx: Context, session: Session) -> Session:
             sandbox.put(name, Path(path), deadline=600)
     reach("deliver.inputs")
     raw = dict(session.spec or {})
-    ends = moment(session.deadline or timestamp()) - min(WIND_DOWN, timedelta(seconds=session.timeout_s / 10))
+    ends = moment(session.deadline or timestamp()) - min(WIND_DOWN, timedelta(seconds=session.timeout_s / 5))
     raw["limits"] = {**raw["limits"], "deadline": timestamp(ends)}
     sandbox.put("spec.json", json.dumps(raw, ensure_ascii=False).encode())
     reach("deliver.spec")

@@ -14,7 +14,6 @@ from modal_proto import api_pb2
 from tests.modal_loopback.world import World, new_id, token
 
 BLOCK = 8 << 20
-RATES = {"sandbox_cpu_core_seconds": "0.00003942", "sandbox_memory_gib_seconds": "0.00000667"}
 _CREATES = {
     api_pb2.OBJECT_CREATION_TYPE_CREATE_IF_MISSING,
     api_pb2.OBJECT_CREATION_TYPE_ANONYMOUS_OWNED_BY_APP,
@@ -141,8 +140,3 @@ class Objects:
     async def VolumeRemoveFile2(self, request: api_pb2.VolumeRemoveFile2Request) -> Empty:
         self._in_volume(request.volume_id, request.path).unlink(missing_ok=True)
         return Empty()
-
-    async def WorkspaceBillingRates(
-        self, _request: api_pb2.WorkspaceBillingRatesRequest
-    ) -> api_pb2.WorkspaceBillingRatesResponse:
-        return api_pb2.WorkspaceBillingRatesResponse(rates=RATES)

@@ -199,10 +199,6 @@ class Sandboxes:
 
     SandboxTagsSetV2 = SandboxTagsSet
 
-    async def SandboxGetStats(self, request: api_pb2.SandboxGetStatsRequest) -> api_pb2.SandboxGetStatsResponse:
-        self.world.sandbox(request.sandbox_id)
-        return api_pb2.SandboxGetStatsResponse(cost="0.01", duration_hours=0.1)
-
     # reach and end
 
     async def SandboxGetTunnels(self, request: api_pb2.SandboxGetTunnelsRequest) -> api_pb2.SandboxGetTunnelsResponse:

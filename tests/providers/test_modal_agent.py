@@ -52,7 +52,9 @@ def test_claude_code_works_as_a_user_that_cannot_find_the_key(cloud: Front, loop
 def test_a_command_works_as_that_user_and_its_files_come_home(cloud: Front, loopback: Loopback) -> None:  # noqa: F811
     (cloud.cwd / "own.sh").write_text("#!/bin/sh\nid -un\n")
     (cloud.cwd / "own.sh").chmod(0o700)
-    done = cloud.run("run", "--", "sh", "-c", "./own.sh; touch $HOME/x; mkdir new && id -u > new/uid; git status --short")
+    done = cloud.run(
+        "run", "--", "sh", "-c", "./own.sh; touch $HOME/x; mkdir new && id -u > new/uid; git status --short"
+    )
     assert done.stdout.split()[0].decode() == agent_of(loopback)
     task = cloud.json("list")["tasks"][0]["task_id"]
     assert cloud.git("show", f"parhelia/{task}:new/uid").strip().isdigit()

@@ -258,7 +258,7 @@ class ModalSandbox:
         async for piece in self._provider.volume(self._volume).read_file.aio(f"tasks/{self._task}/{path}"):
             yield piece
 
-    # network, copies, cost
+    # network and copies
 
     def tunnel(self, port: int, *, deadline: float = DEADLINE) -> tuple[str, int]:
         async def ask() -> tuple[str, int]:
@@ -280,15 +280,6 @@ class ModalSandbox:
             return {"provider": "modal", "image": made.object_id, "expires_at": until}
 
         return bridge.call(take, deadline, "take a snapshot")
-
-    def cost_usd(self, *, deadline: float = DEADLINE) -> float:
-        """What Modal says the sandbox has cost so far; some minutes behind."""
-
-        async def ask() -> float:
-            await self._poll()
-            return float((await self._remote._experimental_stats.aio()).cost)
-
-        return bridge.call(ask, deadline, "say what the sandbox cost")
 
 
 def _inside(path: str) -> str:

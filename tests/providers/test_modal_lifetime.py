@@ -1,0 +1,109 @@
+"""A task that may run for longer than a sandbox can live goes on in the next, whoever is there to see it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.front import Front, eventually
+from tests.modal_loopback.client import Loopback
+from tests.providers.test_modal_main_job import of
+
+LIFE = {"PARHELIA_MODAL_SANDBOX_HOURS": "0.005", "PARHELIA_CHECKPOINT_INTERVAL_MINUTES": "0.05"}
+COUNT = 'n=$(($(cat n 2>/dev/null || echo 0) + 1)); echo $n > n; echo "life $n"; [ $n -ge 2 ] || sleep 300'
+ASKED = ("--timeout-hours", "0.03", "--", "sh", "-c", COUNT)
+
+
+def go_offline(front: Front) -> None:
+    """Nobody drives the sessions of this user any more."""
+    with contextlib.suppress(OSError, ValueError):
+        os.kill(int((front.home / "controller.lock").read_text()), signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def fronts(server: Loopback, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Front]]:
+    """Three users whose sandboxes live at the same time: it is the only thing that takes long here."""
+    small = {"PARHELIA_PROVIDER": "modal", "PARHELIA_MODAL_CPU": "1", "PARHELIA_MODAL_MEMORY": "1"}
+    root = tmp_path_factory.mktemp("lifetime")
+    made = {name: Front(root / name, **server.env, **small, **LIFE) for name in ("waiting", "away", "killing", "poor")}
+    for front in made.values():
+        front.repository()
+    yield made
+    for front in made.values():
+        front.close()
+
+
+@pytest.fixture(scope="module")
+def waiting(fronts: dict[str, Front]) -> subprocess.Popen[bytes]:
+    """Somebody who waits for the command."""
+    return fronts["waiting"].start("run", *ASKED)
+
+
+@pytest.fixture(scope="module")
+def tasks(fronts: dict[str, Front], server: Loopback, waiting: subprocess.Popen[bytes]) -> dict[str, str]:
+    """The tasks of those who went away while the first sandbox lived; it has ended."""
+    names = ("away", "killing", "poor")
+    begun = {name: fronts[name].start("run", "-d", "--json", *ASKED) for name in names}
+    found = {name: json.loads(begun[name].communicate(timeout=60)[0])["task_id"] for name in names}
+    for name, task in found.items():
+        fronts[name].until(task, "running")
+        go_offline(fronts[name])
+    for task in found.values():
+        eventually(lambda task=task: of(server, task) and not of(server, task, live=True), within=60, what="the end")
+    return found
+
+
+def lives(front: Front, task: str) -> list[tuple[int, str]]:
+    with contextlib.closing(sqlite3.connect(front.home / "parhelia.db")) as db:
+        return db.execute("SELECT number, reason FROM sessions WHERE task = ? ORDER BY number", (task,)).fetchall()
+
+
+def test_whoever_waits_sees_the_end_of_the_task_not_of_the_sandbox(
+    fronts: dict[str, Front], waiting: subprocess.Popen[bytes], tasks: dict[str, str], server: Loopback
+) -> None:
+    out, error = waiting.communicate(timeout=60)
+    assert (out, waiting.returncode) == (b"life 1\nlife 2\n", 0), error
+    front = fronts["waiting"]
+    task = front.json("list")["tasks"][0]["task_id"]
+    assert lives(front, task) == [(1, "lifetime"), (2, "agent-exit")]
+    assert front.git("show", f"refs/parhelia/{task}/2:n") == "2\n"
+    money = front.json("budget", "show")
+    assert money["reserved_usd"] == 0
+    assert 0 < money["spent_usd"] <= money["ceiling_usd"]
+    assert of(server, task, live=True) == []
+
+
+def test_any_later_command_goes_on_where_nobody_was_there(
+    fronts: dict[str, Front], tasks: dict[str, str], server: Loopback
+) -> None:
+    front, task = fronts["away"], tasks["away"]
+    front.run("status", code=None)
+    front.until(task, "completed", within=60)
+    assert lives(front, task) == [(1, "lifetime"), (2, "agent-exit")]
+    assert len(of(server, task)) == 2
+
+
+def test_a_kill_in_between_is_the_end(fronts: dict[str, Front], tasks: dict[str, str], server: Loopback) -> None:
+    front, task = fronts["killing"], tasks["killing"]
+    front.run("session", "kill", task)
+    front.run("status", code=None)
+    assert front.show(task)["reserved_usd"] == 0
+    assert len(of(server, task)) == 1
+    assert [number for number, _ in lives(front, task)] == [1]
+
+
+def test_what_the_budget_does_not_allow_is_not_begun_and_says_so(
+    fronts: dict[str, Front], tasks: dict[str, str], server: Loopback
+) -> None:
+    front, task = fronts["poor"], tasks["poor"]
+    front.run("budget", "set", "0")
+    shown = eventually(lambda: "recover" in ((it := front.show(task))["detail"] or "") and it, what="the refusal")
+    assert (shown["reason"], shown["reserved_usd"]) == ("lifetime", 0)
+    assert len(of(server, task)) == 1
