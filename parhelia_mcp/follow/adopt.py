@@ -15,6 +15,7 @@ from typing import Any
 from parhelia_mcp import budget, files, prices
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Refused
+from parhelia_mcp.follow.session import paid_s
 from parhelia_mcp.model import SESSION_ID, Reason, Sizes, State, micro, moment, session_id, timestamp
 from parhelia_mcp.providers.base import Handle
 from parhelia_mcp.spec import Spec
@@ -39,7 +40,7 @@ def from_spec(
     told = Spec.of(raw)
     number = int(session.rpartition(".")[2])
     deadline = moment(told.limits.deadline) if told.limits.deadline else moment(created_at)
-    timeout_s = max(60.0, (deadline - moment(created_at)).total_seconds())
+    timeout_s = paid_s(max(60.0, (deadline - moment(created_at)).total_seconds()))
     sizes = Sizes(**told.sizes)
     task = Task(told.task, created_at, told.prompt, told.command, provider, None, None, None, {})
     return task, Session(

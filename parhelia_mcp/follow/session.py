@@ -8,6 +8,18 @@ from parhelia_mcp.providers.base import Handle, Sandbox
 from parhelia_mcp.spec import Spec
 from parhelia_mcp.store import Session
 
+WIND_DOWN_S = 300.0  # at most a fifth: the end of what is paid for, in which the runner keeps the work
+
+
+def runner_ends_s(paid_s: float) -> float:
+    """After how much of the time that is paid for the runner ends its agent."""
+    return paid_s - min(WIND_DOWN_S, paid_s / 5)
+
+
+def paid_s(runner_s: float) -> float:
+    """The time that was paid for, from the time after which the runner ends its agent."""
+    return runner_s + min(WIND_DOWN_S, runner_s / 4)
+
 
 def open_sandbox(ctx: Context, session: Session) -> Sandbox:
     """The sandbox of a session that was started."""

@@ -10,7 +10,7 @@ from parhelia_mcp import credentials, locks
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Corrupted, LocalFault, NotFound, Refused, Unreachable, Usage
 from parhelia_mcp.failpoint import reach
-from parhelia_mcp.follow.session import is_local, open_sandbox, said, spec_of
+from parhelia_mcp.follow.session import is_local, open_sandbox, runner_ends_s, said, spec_of
 from parhelia_mcp.follow.settle import settle
 from parhelia_mcp.model import Reason, State, moment, now, timestamp
 from parhelia_mcp.providers.base import SandboxSpec
@@ -21,7 +21,6 @@ from parhelia_mcp.store import Session
 START_WITHIN = timedelta(minutes=30)  # a start that no provider would give by then has failed
 ANSWER_S = 2.0  # a provider gets this long to refuse or to start; what takes longer is pending, and found again by name
 RETRY = timedelta(seconds=5)  # after a provider that did not answer
-WIND_DOWN = timedelta(minutes=5)  # at most a fifth: the end of what is paid for, in which the runner keeps the work
 
 
 def start(ctx: Context, session: Session) -> Session:
@@ -115,7 +114,7 @@ def deliver(ctx: Context, session: Session) -> Session:
             sandbox.put(name, Path(path), deadline=600)
     reach("deliver.inputs")
     raw = dict(session.spec or {})
-    ends = moment(session.deadline or timestamp()) - min(WIND_DOWN, timedelta(seconds=session.timeout_s / 5))
+    ends = moment(session.started_at or timestamp()) + timedelta(seconds=runner_ends_s(session.timeout_s))
     raw["limits"] = {**raw["limits"], "deadline": timestamp(ends)}
     sandbox.put("spec.json", json.dumps(raw, ensure_ascii=False).encode())
     reach("deliver.spec")

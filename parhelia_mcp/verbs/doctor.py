@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from parhelia_mcp.verbs import status
 
 State = Literal["ok", "warning", "broken"]
 ASK_S = 5.0
+MODAL_S = 30.0
 LOW_MB, FULL_MB = 1024, 64
 OLDEST_PYTHON = (3, 11)
 
@@ -44,7 +46,19 @@ class Result(BaseModel):
 
 def run(ctx: Context, request: Request) -> Result:
     """Every check, whatever the others find. Asks providers that are in use; starts and changes nothing."""
-    checks = (_python, _programs, _claude, _credential, _config, _database, _disk, _controller, _hooks, _providers)
+    checks = (
+        _python,
+        _programs,
+        _claude,
+        _credential,
+        _config,
+        _database,
+        _disk,
+        _controller,
+        _hooks,
+        _providers,
+        _modal,
+    )
     with ThreadPoolExecutor(len(checks)) as pool:
         found = [one for group in pool.map(lambda check: _safe(ctx, check), checks) for one in group]
     return Result(ok=all(one.state != "broken" for one in found), checks=found)
@@ -203,8 +217,20 @@ def _providers(ctx: Context) -> Iterator[Check]:
             yield _ok(f"provider {one.name}", one.what)
         else:
             yield _broken(f"provider {one.name}", one.what, one.hint or "parhelia status", 5)
-    yield (
-        _ok("modal", f"SDK {version('modal')}; not configured, so not asked")
-        if not status.modal_matters(ctx)
-        else _ok("modal", f"SDK {version('modal')}")
-    )
+
+
+def _modal(ctx: Context) -> Iterator[Check]:
+    """What a session there needs, asked in a child process as `status` does."""
+    if not status.modal_matters(ctx):
+        yield _ok("modal", f"SDK {version('modal')}; not configured, so not asked")
+        return
+    argv = [sys.executable, "-m", "parhelia_mcp.providers.modal.check"]
+    try:
+        done = subprocess.run(argv, capture_output=True, timeout=MODAL_S, env=ctx.environ, cwd=ctx.cwd, check=False)
+        rows = json.loads(done.stdout)
+    except (subprocess.TimeoutExpired, ValueError):
+        yield _broken("modal", f"no answer within {MODAL_S:g} s", "https://status.modal.com, then try again", 5)
+        return
+    for name, state, what, fix in rows:
+        code = 5 if name == "modal-reachable" else 4
+        yield Check(name=name, state=state, what=what, fix=fix or None, exit_code=code if state == "broken" else 0)

@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from parhelia_mcp.providers.modal import ModalSettings
 from parhelia_mcp.providers.modal.check import Row, check
+from tests.front import Front
 from tests.modal_loopback.client import Loopback
 
 PATIENCE = 30.0
@@ -59,7 +61,18 @@ def test_a_refused_token_and_a_silent_modal_are_two_things(
     assert "modal-volume" not in rows
 
 
-def test_doctor_asks_in_a_process_of_its_own(loopback: Loopback, tmp_path: Path) -> None:
+def test_doctor_shows_every_part(users: Callable[..., Front], loopback: Loopback) -> None:
+    user = users(**loopback.env, PARHELIA_PROVIDER="modal")
+    checks = {one["name"]: one["state"] for one in user.json("doctor", code=None)["checks"]}
+    assert {checks[f"modal-{part}"] for part in ("token", "reachable", "volume", "image", "region")} == {"ok"}
+    settings = user.user_home / ".config" / "parhelia" / "parhelia.toml"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('[modal]\nsecrets = ["absent"]\n')
+    absent = next(one for one in user.json("doctor", code=None)["checks"] if one["name"] == "modal-secret absent")
+    assert (absent["state"], absent["fix"]) == ("broken", "modal secret create absent KEY=VALUE")
+
+
+def test_the_check_runs_in_a_process_of_its_own(loopback: Loopback, tmp_path: Path) -> None:
     environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "PARHELIA_HOME": str(tmp_path / "state")}
     argv = [sys.executable, "-m", "parhelia_mcp.providers.modal.check"]
     done = subprocess.run(argv, env={**environment, **loopback.env}, capture_output=True, timeout=PATIENCE, check=True)
