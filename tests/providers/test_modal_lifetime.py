@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.front import Front, eventually
 from tests.modal_loopback.client import Loopback
 from tests.providers.test_modal_main_job import of
 
-LIFE = {"PARHELIA_MODAL_SANDBOX_HOURS": "0.005", "PARHELIA_CHECKPOINT_INTERVAL_MINUTES": "0.05"}
+LIFE = {"PARHELIA_MODAL_SANDBOX_HOURS": "0.008", "PARHELIA_CHECKPOINT_INTERVAL_MINUTES": "0.05"}
 COUNT = 'n=$(($(cat n 2>/dev/null || echo 0) + 1)); echo $n > n; echo "life $n"; [ $n -ge 2 ] || sleep 300'
 ASKED = ("--timeout-hours", "0.03", "--", "sh", "-c", COUNT)
 
@@ -49,12 +50,16 @@ def waiting(fronts: dict[str, Front]) -> subprocess.Popen[bytes]:
 @pytest.fixture(scope="module")
 def tasks(fronts: dict[str, Front], server: Loopback, waiting: subprocess.Popen[bytes]) -> dict[str, str]:
     """The tasks of those who went away while the first sandbox lived; it has ended."""
-    names = ("away", "killing", "poor")
-    begun = {name: fronts[name].start("run", "-d", "--json", *ASKED) for name in names}
-    found = {name: json.loads(begun[name].communicate(timeout=60)[0])["task_id"] for name in names}
-    for name, task in found.items():
+
+    def leave(name: str) -> str:
+        task = json.loads(fronts[name].run("run", "-d", "--json", *ASKED).stdout)["task_id"]
         fronts[name].until(task, "running")
         go_offline(fronts[name])
+        return task
+
+    names = ("away", "killing", "poor")
+    with ThreadPoolExecutor() as pool:
+        found = dict(zip(names, pool.map(leave, names), strict=True))
     for task in found.values():
         eventually(lambda task=task: of(server, task) and not of(server, task, live=True), within=60, what="the end")
     return found
