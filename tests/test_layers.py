@@ -18,6 +18,7 @@ LAYERS = (  # from the ground up: a module may import its own layer and those be
         "logbook",
         "follow",
         "sessions",
+        "terms",
         "lifetime",
         "task_checkpoints",
         "controller",

@@ -16,6 +16,7 @@ from parhelia_mcp import budget, files, prices
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Refused
 from parhelia_mcp.follow.session import paid_s
+from parhelia_mcp.follow.watch import micro_of
 from parhelia_mcp.model import SESSION_ID, Reason, Sizes, State, micro, moment, session_id, timestamp
 from parhelia_mcp.providers.base import Handle
 from parhelia_mcp.spec import Spec
@@ -142,7 +143,7 @@ def _charge(ctx: Context, session: Session, events: list[dict[str, Any]]) -> Non
         for event in events:
             if event.get("kind") == "usage":
                 key = str(event.get("key", event.get("seq")))
-                budget.charge(db, session, "tokens", int(event.get("micro_usd", 0)), key)
+                budget.charge(db, session, "tokens", micro_of(event), key)
         if session.started_at and session.ended_at:
             seconds = (moment(session.ended_at) - moment(session.started_at)).total_seconds()
             paid = min(max(seconds, 0.0), session.timeout_s)

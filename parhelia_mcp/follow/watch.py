@@ -83,7 +83,7 @@ def _apply(ctx: Context, session: Session, lines: list[bytes], offset: int) -> S
             event = _event(line)
             kind = event.get("kind")
             if kind == "usage":
-                value, key = _micro(event), str(event.get("key", event.get("seq")))[:200]
+                value, key = micro_of(event), str(event.get("key", event.get("seq")))[:200]
                 charged |= budget.charge(db, session, "tokens", value, key)
             changes |= _seen(session, event)
         session = ctx.store.update(session.id, db, **changes)
@@ -107,7 +107,7 @@ def _seen(session: Session, event: dict[str, Any]) -> dict[str, Any]:
     return changes
 
 
-def _micro(event: dict[str, Any]) -> int:
+def micro_of(event: dict[str, Any]) -> int:
     """Micro-dollars of a usage event; what is no number of them is nothing, the reservation still bounds the session."""
     value = event.get("micro_usd")
     return value if isinstance(value, int) and 0 <= value <= budget.MOST else 0

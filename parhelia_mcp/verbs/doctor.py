@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from parhelia_mcp import __version__, credentials, locks
+from parhelia_mcp import __version__, budget, credentials, locks
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Problem
 from parhelia_mcp.plain import line
@@ -170,6 +170,11 @@ def _database(ctx: Context) -> Iterator[Check]:
         yield _broken("database", f"{ctx.store.path} is damaged: {trouble}", "parhelia reconcile --rebuild", 6)
     else:
         yield _ok("database", f"{ctx.store.path}, whole; {sum(ctx.store.counts().values())} tasks")
+        wrong = budget.audit(ctx)
+        if wrong:
+            yield _broken("ledger", "; ".join(wrong[:3]), "parhelia reconcile --rebuild", 6)
+        else:
+            yield _ok("ledger", "every row adds up to what is spent and reserved")
 
 
 def _disk(ctx: Context) -> Iterator[Check]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from parhelia_mcp import budget, follow, prices, sessions
+from parhelia_mcp import budget, follow, prices, sessions, terms
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Refused
 from parhelia_mcp.model import dollars, micro
@@ -99,7 +99,7 @@ def run(ctx: Context, request: Request) -> Result:
 
 def _asked(ctx: Context, request: Request, provider: str, hours: float) -> sessions.Asked:
     settings = ctx.loaded.config
-    sizes = submit.sizes_for(ctx, provider, request.cpu, request.memory, request.gpu, check_gpu=False)
+    sizes = terms.sizes_for(ctx, provider, request.cpu, request.memory, request.gpu, check_gpu=False)
     region = request.region or settings.modal.region if provider == "modal" else None
     rate = prices.compute_rate_micro_per_hour(provider, sizes, region, settings.prices)
     compute = follow.reserve_for(rate, hours * 3600)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from parhelia_mcp import files, follow, sessions, task_checkpoints
+from parhelia_mcp import files, follow, sessions, task_checkpoints, terms
 from parhelia_mcp.checkpoint import create, restore, retention
 from parhelia_mcp.checkpoint.manifest import Facts, Manifest
 from parhelia_mcp.checkpoint.store import Store
@@ -108,13 +108,12 @@ def start(
     latest = ctx.store.newest(session.task)
     task = ctx.store.task(session.task)
     number = latest.number + 1
-    sizes = submit.sizes_for(ctx, task.provider, latest.cpu, memory or latest.memory_gb or None, gpu or latest.gpu)
+    sizes = terms.sizes_for(ctx, task.provider, latest.cpu, memory or latest.memory_gb or None, gpu or latest.gpu)
     region = (latest.region if region is None else region) or None
     before = follow.spec_of(latest)
-    request = submit.Request(
-        prompt=task.prompt, command=list(task.command) if task.command else None, model=before.agent.model
+    agent = terms.agent_for(
+        ctx, task.provider, command=task.command, model=before.agent.model, interactive=before.agent.interactive
     )
-    agent = submit.agent_for(ctx, request, task.provider)
     given = _from_checkpoint(before, chosen) if chosen else _from_the_start(ctx, task.id, number)
     agent = replace(
         agent,
@@ -132,9 +131,9 @@ def start(
         session=session_id(task.id, number),
         workspace=given.workspace,
         sizes=sizes._asdict(),
-        limits=submit.limits_for(sizes, latest.max_usd, cost, agent),
+        limits=terms.limits_for(sizes, latest.max_usd, cost, agent),
         agent=agent,
-        checkpoint=submit.policy_for(ctx),
+        checkpoint=terms.policy_for(ctx),
         prompt=task.prompt,
         command=task.command,
         message=message or given.message,
@@ -200,7 +199,7 @@ def _home(
             "name another directory",
         )
     store = task_checkpoints.mirrored(ctx, session, packs=True)
-    saved = _save_first(store, session, target, submit.policy_for(ctx)) if force else None
+    saved = _save_first(store, session, target, terms.policy_for(ctx)) if force else None
     progress = (lambda files, count: seen(files, count, chosen.bytes)) if seen else None
     done = restore.restore(store, chosen, target, force=force, progress=progress)
     command = f"cd {shlex.quote(str(target))}"

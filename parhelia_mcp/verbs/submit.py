@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
-import uuid
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,17 +11,15 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from parhelia_mcp import budget, controller, credentials, files, follow, sessions, workspace
+from parhelia_mcp import budget, controller, files, follow, sessions, terms, workspace
 from parhelia_mcp.context import Context
-from parhelia_mcp.errors import Problem, Refused, Unreachable, Usage
-from parhelia_mcp.model import Reason, Sizes, State, dollars, new_task_id, session_id, timestamp
-from parhelia_mcp.spec import Agent, CheckpointPolicy, Limits, Spec, Workspace
+from parhelia_mcp.errors import Problem, Refused, Usage
+from parhelia_mcp.model import Reason, State, dollars, new_task_id, session_id, timestamp
+from parhelia_mcp.spec import Agent, Spec, Workspace
 from parhelia_mcp.store import Session, Task
 
 ANSWER_S = 2.0  # what the provider gets to refuse, before the answer is "pending"
 LONGEST_PROMPT = 2_000_000
-PROVIDERS = ("local", "modal")
-ALIASES = {"A10G": "A10"}
 KNOWN = "this idempotency key was used before; nothing new was started"
 
 
@@ -86,7 +82,9 @@ def run(ctx: Context, request: Request, *, agreed: int = 0) -> Result:
     asked = _asked(ctx, request, provider, agreed)
     if request.dry_run:
         return _estimate(ctx, provider, asked)
-    agent = agent_for(ctx, request, provider)
+    agent = terms.agent_for(
+        ctx, provider, command=request.command, model=request.model, interactive=request.interactive
+    )
     task_id = new_task_id()
     session = _store(ctx, request, task_id, provider, asked, agent)
     if session.task != task_id:
@@ -106,7 +104,7 @@ def shortfall(ctx: Context, request: Request) -> tuple[int, Refused] | None:
 
 def _asked(ctx: Context, request: Request, provider: str, agreed: int) -> sessions.Asked:
     section = ctx.config.modal
-    sizes = sizes_for(ctx, provider, request.cpu, request.memory, request.gpu, check_gpu=not request.dry_run)
+    sizes = terms.sizes_for(ctx, provider, request.cpu, request.memory, request.gpu, check_gpu=not request.dry_run)
     timeout_s = (request.timeout_hours or section.default_timeout_hours) * 3600
     region = request.region or section.region if provider == "modal" else None
     cost = sessions.worst_case(ctx, provider, sizes, region, timeout_s, request.max_usd, request.command is None)
@@ -137,116 +135,6 @@ def _one_job(request: Request) -> None:
         raise Usage(
             "nul-character", "A prompt or command cannot hold a NUL character; nothing was started.", "remove it"
         )
-
-
-def sizes_for(
-    ctx: Context, provider: str, cpu: float | None, memory: float | None, gpu: str | None, *, check_gpu: bool = True
-) -> Sizes:
-    """Sizes with the provider's defaults. 0 GiB means no limit (local, unless asked).
-
-    Raises Usage `unknown-provider`, Refused `gpu-unavailable`.
-    """
-    if provider not in PROVIDERS:
-        raise Usage(
-            "unknown-provider",
-            f"No provider {provider[:40]!r}; nothing was started.",
-            "--provider local or --provider modal",
-        )
-    section = ctx.loaded.config.modal
-    local = provider == "local"
-    kind = None
-    if gpu and gpu.lower() != "none":
-        name, _, count = gpu.upper().partition(":")
-        kind = ALIASES.get(name, name) + (f":{count}" if count else "")
-        if check_gpu:
-            _check_gpu(ctx, provider, kind)
-    return Sizes(
-        cpu or (float(os.cpu_count() or 1) if local else section.cpu),
-        memory or (0.0 if local else section.memory),
-        kind,
-    )
-
-
-def _check_gpu(ctx: Context, provider: str, kind: str) -> None:
-    offered = ctx.provider(provider).properties.gpus
-    if kind.partition(":")[0] in offered:
-        return
-    if provider == "local":
-        what = f"This machine has {', '.join(offered)}" if offered else "This machine has no GPU"
-        raise Refused(
-            "gpu-unavailable",
-            f"{what}, so {kind} is not to be had on local; nothing was started.",
-            f"--provider modal --gpu {kind}, or leave --gpu out",
-        )
-    import difflib
-
-    near = difflib.get_close_matches(kind, offered, n=1, cutoff=0.3) or offered
-    raise Refused(
-        "gpu-unavailable",
-        f"{provider} has no GPU {kind}; it has {', '.join(offered)}. Nothing was started.",
-        f"--gpu {near[0]}",
-    )
-
-
-def agent_for(ctx: Context, request: Request, provider: str) -> Agent:
-    """What the runner shall run. Raises before anything starts where the agent or its credential is missing."""
-    isolate = ctx.config.local.isolate if provider == "local" else "none"
-    if isolate == "bwrap" and not shutil.which("bwrap", path=ctx.environ.get("PATH")):
-        raise Refused(
-            "bwrap-missing",
-            "[local] isolate is bwrap and bubblewrap is not installed; nothing was started.",
-            "sudo apt-get install -y bubblewrap",
-        )
-    if request.command is not None:
-        return Agent(kind="command", program=request.command[0], isolate=isolate)
-    settings = ctx.config.agent
-    program = settings.command
-    if provider == "local":
-        found = shutil.which(program, path=ctx.environ.get("PATH"))
-        if not found:
-            raise Refused(
-                "agent-missing",
-                f"{program!r} is not installed or not in PATH; nothing was started.",
-                'npm install -g @anthropic-ai/claude-code, or set [agent] command = "/path/to/claude" in ~/.config/parhelia/parhelia.toml',
-            )
-        program = str(Path(found).resolve()) if os.sep in program else found
-    try:
-        credential = credentials.resolve(ctx)
-    except Unreachable as missing:
-        raise Refused(missing.code, missing.message, missing.hint) from None
-    mode = settings.permission_mode or ("bypassPermissions" if provider == "modal" else "acceptEdits")
-    return Agent(
-        kind="claude",
-        program=program,
-        model=request.model or settings.model,
-        permission_mode=mode,
-        interactive=request.interactive,
-        session_id=str(uuid.uuid4()),
-        upstream=settings.base_url
-        if settings.base_url != "https://api.anthropic.com"
-        else ctx.environ.get("ANTHROPIC_BASE_URL", settings.base_url),
-        credential_kind=credential.kind,
-        isolate=isolate,
-    )
-
-
-def policy_for(ctx: Context) -> CheckpointPolicy:
-    section = ctx.loaded.config.checkpoint
-    return CheckpointPolicy(
-        section.interval_minutes,
-        section.max_per_session,
-        section.retention_days,
-        tuple(section.exclude),
-        section.encrypt,
-    )
-
-
-def limits_for(sizes: Sizes, max_usd: float | None, cost: sessions.Cost, agent: Agent) -> Limits:
-    return Limits(
-        max_usd=max_usd if max_usd is not None else dollars(cost.total),
-        max_tokens_usd=dollars(cost.tokens) if agent.kind == "claude" else None,
-        memory_gb=sizes.memory_gb or None,
-    )
 
 
 def _store(
@@ -281,9 +169,9 @@ def _store(
             session=session_id(task_id, 1),
             workspace=given.workspace,
             sizes=asked.sizes._asdict(),
-            limits=replace(limits_for(asked.sizes, request.max_usd, asked.cost, agent), left_s=asked.left_s),
+            limits=replace(terms.limits_for(asked.sizes, request.max_usd, asked.cost, agent), left_s=asked.left_s),
             agent=replace(agent, session_id=given.talk or agent.session_id, resume=given.talk is not None),
-            checkpoint=policy_for(ctx),
+            checkpoint=terms.policy_for(ctx),
             prompt=request.prompt,
             command=command,
             message=request.prompt if given.talk else None,
