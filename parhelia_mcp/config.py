@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tomli
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from parhelia_mcp.errors import Usage
 
@@ -24,6 +24,15 @@ RESERVED = frozenset(
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _secret(entry: str) -> str:
+    """A secret that says which of its variables the agent may see: Modal tells nobody what one holds."""
+    if not re.fullmatch(r"[\w.-]+:[A-Za-z_]\w*(,[A-Za-z_]\w*)*", entry):
+        raise ValueError(
+            f'a secret is "NAME:KEY,KEY", with the variables that the agent may see; {entry[:80]!r} is not'
+        )
+    return entry
 
 
 class ModalSection(Section):
@@ -38,7 +47,7 @@ class ModalSection(Section):
     dockerfile: str | None = None
     apt: list[str] = []
     setup: list[str] = []
-    secrets: list[str] = []
+    secrets: list[Annotated[str, AfterValidator(_secret)]] = []
     cpu: float = Field(4, gt=0)
     memory: float = Field(16, gt=0)
 

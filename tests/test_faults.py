@@ -208,6 +208,7 @@ def test_row_41_a_broken_configuration_starts_nothing_and_is_named_by_line(front
     for text, words in (
         ("[modal\n", "not TOML"),
         ("[modal]\nregoin = 1\n", "modal.region"),
+        ('[modal]\nsecrets = ["huggingface"]\n', "the agent may see"),
         ("[budget]\nper_task_usd = true\n", "per_task_usd"),
     ):
         settings.write_text(text)

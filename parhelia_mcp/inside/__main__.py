@@ -1,7 +1,7 @@
 """The entrypoint of a sandbox: a guard that ends everything when the runner is gone, and the runner.
 
     python -m parhelia_mcp.inside TASK_DIR N [--workspace DIR] [--credential-fd FD | --credential-env]
-        [--ssh-port N] [--user NAME] [--home DIR] [--lifetime S]
+        [--pass-env NAME,NAME] [--ssh-port N] [--user NAME] [--home DIR] [--lifetime S]
 
 The guard is the parent: it holds no secret, passes signals on, enforces the lifetime of the sandbox, and is who every
 process falls to when the runner is killed. So nothing outlives the runner, whatever it did to its environment.
@@ -28,6 +28,12 @@ def main() -> None:
     source.add_argument("--credential-env", action="store_true")
     parser.add_argument(
         "--ssh-port", type=int, default=0, help="of a sandbox with a network of its own; 0: any free one"
+    )
+    parser.add_argument(
+        "--pass-env",
+        type=lambda names: names.split(","),
+        default=(),
+        help="variables that the agent may see besides the usual",
     )
     parser.add_argument("--user", help="whom the agent runs as, where that is not the runner's user")
     parser.add_argument("--home", type=Path, help="the agent's HOME; default: below the task's directory")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import os
 import platform
 import resource
@@ -21,7 +20,17 @@ import anyio
 
 from parhelia_mcp import files, locks, model, processes, spec
 from parhelia_mcp.errors import Problem
-from parhelia_mcp.inside import checkpoints, configuration, control, limits, outcome, owner, ssh, status_line
+from parhelia_mcp.inside import (
+    checkpoints,
+    configuration,
+    control,
+    environment,
+    limits,
+    outcome,
+    owner,
+    ssh,
+    status_line,
+)
 from parhelia_mcp.inside.__main__ import REFUSED
 from parhelia_mcp.inside.agent import Agent, End, Room
 from parhelia_mcp.inside.journal import Journal
@@ -33,11 +42,6 @@ from parhelia_mcp.model import Reason, State
 BEAT_S = 2.0
 BALLAST = 512 << 10
 SPEC_S = 120.0  # for the spec to be delivered
-INHERITED = (  # what of the runner's environment an agent gets; everything else stays outside
-    *("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SHELL", "USER", "LOGNAME", "TMPDIR", "TERM"),
-    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
-    *("SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH"),
-)
 
 
 def main(options: argparse.Namespace, session_dir: Path) -> int:
@@ -53,7 +57,8 @@ def main(options: argparse.Namespace, session_dir: Path) -> int:
     runner.write_state()
     processes.adopt_orphans()
     processes.end_with_parent()
-    runner.credential = _credential(options)
+    runner.credential = environment.credential(options)
+    runner.inherited = environment.inherited(options.pass_env)
     processes.hide_memory()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
@@ -61,23 +66,6 @@ def main(options: argparse.Namespace, session_dir: Path) -> int:
     finally:
         shutil.rmtree(runner.runtime, ignore_errors=True)
     return 0
-
-
-def _credential(options: argparse.Namespace) -> Mapping[str, str]:
-    if options.credential_fd is not None:
-        with os.fdopen(options.credential_fd, "rb") as pipe:
-            return json.loads(pipe.read() or b"{}")
-    if options.credential_env:
-        return {**_stored_secret(), **json.loads(os.environ.pop("PARHELIA_CREDENTIAL", "{}"))}
-    return {}
-
-
-def _stored_secret() -> Mapping[str, str]:
-    """The credential in a secret that the provider keeps, by the name that the client gives it."""
-    for name, kind in (("ANTHROPIC_API_KEY", "api-key"), ("CLAUDE_CODE_OAUTH_TOKEN", "oauth")):
-        if value := os.environ.pop(name, ""):
-            return {"kind": kind, "value": value}
-    return {}
 
 
 def _private_runtime() -> Path:
@@ -99,6 +87,7 @@ class Runner:
         self.home = task_dir / "home"
         self.runtime = _private_runtime()
         self.credential: Mapping[str, str] = {}
+        self.inherited: Mapping[str, str] = {}  # of our environment, by the agent
         self.phase = "starting"
         self.journal = Journal(session_dir / "events.jsonl")
         self.terminal = Terminal(self.runtime / "view")
@@ -222,14 +211,13 @@ class Runner:
     def _make_room(self, told: spec.Spec) -> Room:
         files.private_dir(self.home)
         user = {"USER": self.owner.name, "LOGNAME": self.owner.name} if self.owner else {}
-        inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         return Room(
             spec=told,
             workspace=self.workspace,
             home=self.home,
             session_dir=self.session_dir,
             runtime=self.runtime,
-            env={"PATH": os.defpath, **inherited, **user, "HOME": str(self.home), processes.MARKER: self.session},
+            env={"PATH": os.defpath, **self.inherited, **user, "HOME": str(self.home), processes.MARKER: self.session},
             owner=self.owner,
             credential=self.credential,
             journal=self.journal,

@@ -67,9 +67,9 @@ def test_doctor_shows_every_part(users: Callable[..., Front], loopback: Loopback
     assert {checks[f"modal-{part}"] for part in ("token", "reachable", "volume", "image", "region")} == {"ok"}
     settings = user.user_home / ".config" / "parhelia" / "parhelia.toml"
     settings.parent.mkdir(parents=True)
-    settings.write_text('[modal]\nsecrets = ["absent"]\n')
+    settings.write_text('[modal]\nsecrets = ["absent:TOKEN"]\n')
     absent = next(one for one in user.json("doctor", code=None)["checks"] if one["name"] == "modal-secret absent")
-    assert (absent["state"], absent["fix"]) == ("broken", "modal secret create absent KEY=VALUE")
+    assert (absent["state"], absent["fix"]) == ("broken", "modal secret create absent TOKEN=...")
 
 
 def test_the_check_runs_in_a_process_of_its_own(loopback: Loopback, tmp_path: Path) -> None:

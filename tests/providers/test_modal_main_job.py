@@ -80,6 +80,17 @@ def test_a_key_that_only_modal_keeps_reaches_the_api_and_not_the_agent(cloud: Fr
     assert "sk-kept-by-modal" not in seen
 
 
+def test_the_agent_sees_the_variables_that_its_secrets_name_and_no_others(cloud: Front, loopback: Loopback) -> None:
+    loopback.secret("huggingface", HF_TOKEN="hf-seen", HF_ADMIN="hf-hidden")
+    loopback.secret("anthropic", ANTHROPIC_API_KEY="sk-hidden", CLAUDE_CODE_OAUTH_TOKEN="oa-hidden")
+    _configure(
+        cloud, '[modal]\nsecrets = ["huggingface:HF_TOKEN", "anthropic:ANTHROPIC_API_KEY,CLAUDE_CODE_OAUTH_TOKEN"]\n'
+    )
+    shown = cloud.run("run", "--", "env").stdout.decode()
+    assert "HF_TOKEN=hf-seen\n" in shown
+    assert "hidden" not in shown
+
+
 def _configure(cloud: Front, text: str) -> None:
     folder = Path(cloud.env["HOME"]) / ".config" / "parhelia"
     folder.mkdir(parents=True)

@@ -17,7 +17,7 @@ from parhelia_mcp.errors import Problem, Refused, Unreachable
 from parhelia_mcp.providers.base import DEADLINE, Handle, Listed, Properties, SandboxSpec
 from parhelia_mcp.providers.modal import bridge, image
 from parhelia_mcp.providers.modal.sandbox import MOUNT, ModalSandbox
-from parhelia_mcp.providers.modal.settings import ALIASES, GPUS, LONGEST_HOURS, ModalSettings
+from parhelia_mcp.providers.modal.settings import ALIASES, GPUS, LONGEST_HOURS, ModalSettings, keys_of
 
 NAME = "modal"
 SSH_PORT = 2222
@@ -106,7 +106,7 @@ class Modal:
             secrets.append(modal.Secret.from_dict({CREDENTIAL: json.dumps(dict(spec.credential))}))
         try:
             made = await modal.Sandbox.create.aio(
-                *_entrypoint(spec),
+                *_entrypoint(spec, self.settings),
                 app=app,
                 name=spec.name,
                 tags={**spec.tags, CREATED_TAG: str(int(time.time()))},
@@ -159,8 +159,7 @@ class Modal:
         """The secret `NAME` or `NAME:KEY,KEY`. Raises Refused `secret-missing`, also where a key is."""
         import modal
 
-        name, _, keys = entry.partition(":")
-        wanted = [key for key in keys.split(",") if key]
+        name, wanted = entry.partition(":")[0], keys_of(entry)
         secret = modal.Secret.from_name(name, environment_name=self.settings.environment, required_keys=wanted)
         try:
             await secret.hydrate.aio()
@@ -224,11 +223,12 @@ def _task_dir(name: str) -> PurePosixPath:
     return MOUNT / model.split_session(name)[0]
 
 
-def _entrypoint(spec: SandboxSpec) -> list[str]:
+def _entrypoint(spec: SandboxSpec, settings: ModalSettings) -> list[str]:
     task_dir, number = _task_dir(spec.name), model.split_session(spec.name)[1]
     words = [image.PYTHON, "-m", "parhelia_mcp.inside", str(task_dir), str(number), "--workspace", image.WORKSPACE]
     agent = ["--user", image.USER, "--home", image.USER_HOME, "--lifetime", str(spec.timeout_s)]
-    return [*words, *agent, "--credential-env", "--ssh-port", str(SSH_PORT)]
+    seen = ["--pass-env", ",".join(keys)] if (keys := settings.variables()) else []
+    return [*words, *agent, *seen, "--credential-env", "--ssh-port", str(SSH_PORT)]
 
 
 def _placement(spec: SandboxSpec, settings: ModalSettings) -> dict[str, Any]:

@@ -25,5 +25,14 @@ class ModalSettings:
     dockerfile: Path | None = None
     apt: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()  # shell commands of the image's build
-    secrets: tuple[str, ...] = ()  # `NAME` or `NAME:KEY,KEY` with the keys it must have
+    secrets: tuple[str, ...] = ()  # `NAME:KEY,KEY`: what it must have, and the agent may see
     claude_version: str = CLAUDE_VERSION
+
+    def variables(self) -> list[str]:
+        """The variables of all secrets that the agent may see."""
+        return list(dict.fromkeys(key for entry in self.secrets for key in keys_of(entry)))
+
+
+def keys_of(entry: str) -> list[str]:
+    """The keys that a secret `NAME:KEY,KEY` must have; none for `NAME`."""
+    return [key for key in entry.partition(":")[2].split(",") if key]
