@@ -105,7 +105,7 @@ def _lay(room: Room, told: Configuration) -> None:
     given.rename(carried / OURS)
     _clear(config)
     for path in carried.iterdir():
-        path.rename(config / path.name)
+        shutil.move(path, config / path.name)  # on Modal the home is on another disk
     shutil.rmtree(staging)
 
 

@@ -11,7 +11,6 @@ from parhelia_mcp import budget, follow, prices, sessions, terms
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Refused
 from parhelia_mcp.model import dollars, micro
-from parhelia_mcp.verbs import submit
 
 
 class Request(BaseModel, extra="forbid"):
@@ -73,7 +72,7 @@ class Result(BaseModel):
 def run(ctx: Context, request: Request) -> Result:
     """Price the sizes for their whole time, on every provider unless one is named, whether they are to be had or not."""
     settings = ctx.loaded.config
-    others = [name for name in submit.PROVIDERS if name != settings.provider]
+    others = [name for name in terms.PROVIDERS if name != settings.provider]
     wanted = [request.provider] if request.provider else [settings.provider, *others]
     hours = request.timeout_hours or settings.modal.default_timeout_hours
     asked = [_asked(ctx, request, provider, hours) for provider in wanted]
