@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from typing import Any
 
@@ -86,6 +87,9 @@ def main() -> None:
     """Run one command and exit with its code. Nothing but a Problem's text ever reaches the person for an error."""
     argv = sys.argv[1:]
     as_json = "--json" in (argv[: argv.index("--")] if "--" in argv else argv)
+    interruptions: list[int] = []
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda number, frame: _interrupt(interruptions, number))
     try:
         code = parhelia.main(argv, prog_name="parhelia", standalone_mode=False)
         sys.stdout.flush()
@@ -102,8 +106,14 @@ def main() -> None:
     except BrokenPipeError:
         code = 141  # as a program that the signal ended; the reader has what it wanted
     except Exception as fault:  # noqa: BLE001 - the outermost loop: a person gets a sentence and a place to look
-        code = _failed(_unexpected(fault), as_json, argv)
+        # A library may wrap the interruption in an error of its own.
+        code = 130 if interruptions else _failed(_unexpected(fault), as_json, argv)
     _leave(code if isinstance(code, int) else 0)
+
+
+def _interrupt(interruptions: list[int], number: int) -> None:
+    interruptions.append(number)
+    raise KeyboardInterrupt
 
 
 def _leave(code: int) -> None:

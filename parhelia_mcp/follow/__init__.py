@@ -11,10 +11,9 @@ import os
 from parhelia_mcp import files, locks
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Busy, Problem, Unreachable
+from parhelia_mcp.follow import settle, start, watch
 from parhelia_mcp.follow.session import open_sandbox, said, spec_of
-from parhelia_mcp.follow.settle import reserve_for, settle
-from parhelia_mcp.follow.start import deliver, start
-from parhelia_mcp.follow.watch import watch
+from parhelia_mcp.follow.settle import reserve_for
 from parhelia_mcp.model import Reason, State
 from parhelia_mcp.store import Session
 
@@ -47,7 +46,7 @@ def abandon(ctx: Context, session: Session, detail: str) -> Session:
     with locks.exclusive(directory / "advance.lock", wait_s=10, what=session.id):
         session = ctx.store.session(session.id)
         if session.live and session.handle is None:
-            return settle(ctx, session, State.FAILED, Reason.START_FAILED, None, detail, None)
+            return settle.settle(ctx, session, State.FAILED, Reason.START_FAILED, None, detail, None)
         return session
 
 
@@ -55,11 +54,11 @@ def _steps(ctx: Context, session: Session) -> Session:
     if not session.live:
         return session
     if session.handle is None:
-        session = start(ctx, session)
+        session = start.start(ctx, session)
     if session.handle is not None and session.live and session.delivered_at is None:
-        session = deliver(ctx, session)
+        session = start.deliver(ctx, session)
     if session.delivered_at is not None and session.live:
-        session = watch(ctx, session)
+        session = watch.watch(ctx, session)
     return session
 
 

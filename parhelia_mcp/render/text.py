@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -75,9 +76,11 @@ def page(markdown: str) -> None:
 
 
 def aside(text: str) -> None:
-    """Something for the person beside the result, on standard error."""
-    if text:
-        files.write_all(2, (text if text.endswith("\n") else text + "\n").encode("utf-8", "backslashreplace"))
+    """Something for the person beside the result, on standard error; nobody there to read it is no fault."""
+    with suppress(OSError):
+        files.write_all(
+            2, (text if not text or text.endswith("\n") else text + "\n").encode("utf-8", "backslashreplace")
+        )
 
 
 def problem(what: Problem, *, as_json: bool) -> None:
