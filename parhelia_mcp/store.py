@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -91,6 +91,9 @@ class Session:
 
 _JSON = frozenset({"handle", "spec", "sources", "result", "request", "command"})
 _SESSION_COLUMNS = tuple(column.name for column in fields(Session))
+_SESSIONS = f"SELECT {', '.join(_SESSION_COLUMNS)} FROM sessions"
+_JSON_AT = tuple(at for at, name in enumerate(_SESSION_COLUMNS) if name in _JSON)
+_STATE_AT, _REASON_AT, _OBSERVED_AT = (_SESSION_COLUMNS.index(name) for name in ("state", "reason", "observed"))
 _TASK_COLUMNS = tuple(column.name for column in fields(Task))
 
 
@@ -239,30 +242,30 @@ class Store:
 
     def session(self, session: str) -> Session:
         """Raises NotFound `unknown-session`."""
-        rows = self.query("SELECT * FROM sessions WHERE id = ?", session)
+        rows = self.query(f"{_SESSIONS} WHERE id = ?", session)
         if not rows:
             raise NotFound("unknown-session", f"No session {session[:80]!r}.", "parhelia session list")
         return _session(rows[0])
 
     def newest(self, task: str) -> Session:
-        rows = self.query("SELECT * FROM sessions WHERE task = ? ORDER BY number DESC LIMIT 1", task)
+        rows = self.query(f"{_SESSIONS} WHERE task = ? ORDER BY number DESC LIMIT 1", task)
         if not rows:
             raise NotFound("unknown-task", f"No task {task[:80]!r}.", "parhelia list")
         return _session(rows[0])
 
     def sessions(self, task: str) -> list[Session]:
         """Every session of a task, oldest first."""
-        return [_session(row) for row in self.query("SELECT * FROM sessions WHERE task = ? ORDER BY number", task)]
+        return [_session(row) for row in self.query(f"{_SESSIONS} WHERE task = ? ORDER BY number", task)]
 
     def live(self, provider: str | None = None) -> list[Session]:
         """Every session that is not settled yet, oldest first."""
         where, values = ("AND provider = ?", (provider,)) if provider else ("", ())
-        sql = f"SELECT * FROM sessions WHERE settled_at IS NULL {where} ORDER BY created_at"
+        sql = f"{_SESSIONS} WHERE settled_at IS NULL {where} ORDER BY created_at"
         return [_session(row) for row in self.query(sql, *values)]
 
     def outlived(self) -> list[Session]:
         """The newest session of every task that outlived its sandbox and waits for the next to be started."""
-        sql = "SELECT * FROM sessions WHERE latest = 1 AND reason = 'lifetime'"
+        sql = f"{_SESSIONS} WHERE latest = 1 AND reason = 'lifetime'"
         return [_session(row) for row in self.query(f"{sql} AND kill_requested_at IS NULL AND waiting_for IS NULL")]
 
     def by_key(self, idempotency_key: str) -> Task | None:
@@ -306,7 +309,7 @@ class Store:
             created, _, last = before.partition("/")
             clauses.append("(created_at, id) < (?, ?)")
             values += [created, last]
-        sql = f"SELECT * FROM sessions WHERE {' AND '.join(clauses)} ORDER BY created_at DESC, id DESC LIMIT ?"
+        sql = f"{_SESSIONS} WHERE {' AND '.join(clauses)} ORDER BY created_at DESC, id DESC LIMIT ?"
         return [_session(row) for row in self.query(sql, *values, limit)]
 
     def changed(self, since: int | None, limit: int) -> list[tuple[int, Session]]:
@@ -315,11 +318,11 @@ class Store:
         Without `since` the last `limit` that changed, newest first.
         """
         where, order = ("WHERE c.seq > ?", "ASC") if since is not None else ("", "DESC")
-        sql = f"""SELECT c.seq AS mark, s.* FROM changes c JOIN sessions s ON s.task = c.task AND s.latest = 1
+        columns = ", ".join(f"s.{name}" for name in _SESSION_COLUMNS)
+        sql = f"""SELECT {columns}, c.seq FROM changes c JOIN sessions s ON s.task = c.task AND s.latest = 1
             {where} ORDER BY c.seq {order} LIMIT ?"""
-        values = (limit,) if since is None else (since, limit)
-        found = [dict(row) for row in self.query(sql, *values)]
-        return [(row.pop("mark"), _session(row)) for row in found]
+        found = self.query(sql, *((limit,) if since is None else (since, limit)))
+        return [(row["seq"], _session(row[:-1])) for row in found]
 
     def mark(self, task: str | None = None) -> int:
         """The mark of the newest change, of all tasks or of one. It only grows."""
@@ -379,27 +382,19 @@ def _insert(db: sqlite3.Connection, table: str, columns: Sequence[str], row: Any
     db.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})", values)
 
 
-def _decoded(row: sqlite3.Row | dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: json.loads(row[name]) if name in _JSON and row[name] is not None else row[name]
-        for name in row.keys()  # noqa: SIM118 - a sqlite3.Row iterates over its values
-    }
-
-
 def _task(row: sqlite3.Row) -> Task:
-    values = _decoded(row)
-    command = values["command"]
-    return Task(**{**values, "command": tuple(command) if command is not None else None})
+    values = {name: row[name] for name in _TASK_COLUMNS}
+    command = None if row["command"] is None else tuple(json.loads(row["command"]))
+    return Task(**{**values, "command": command, "request": json.loads(row["request"])})
 
 
-def _session(row: sqlite3.Row | dict[str, Any]) -> Session:
-    values = _decoded(row)
-    reason = values["reason"]
-    return Session(
-        **{
-            **values,
-            "state": State(values["state"]),
-            "reason": Reason(reason) if reason else None,
-            "observed": bool(values["observed"]),
-        }
-    )
+def _session(row: Iterable[Any]) -> Session:
+    """A row of `_SESSIONS`: its columns are the fields, in order."""
+    values = list(row)
+    for at in _JSON_AT:
+        if values[at] is not None:
+            values[at] = json.loads(values[at])
+    values[_STATE_AT] = State(values[_STATE_AT])
+    values[_REASON_AT] = Reason(values[_REASON_AT]) if values[_REASON_AT] else None
+    values[_OBSERVED_AT] = bool(values[_OBSERVED_AT])
+    return Session(*values)
