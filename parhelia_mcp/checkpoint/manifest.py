@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
 from typing import Any
 
 from parhelia_mcp.checkpoint.faults import damaged
@@ -141,6 +142,7 @@ def _path(value: str | dict[str, str]) -> str:
     return base64.b64decode(value["b64"]).decode(errors="surrogateescape")
 
 
+@lru_cache(maxsize=256)  # the bytes of a manifest never mean anything else
 def decode(data: bytes, name: str) -> Manifest:
     """The manifest in a file called `name`; raises Corrupted where a single byte is not what was written."""
     from blake3 import blake3
