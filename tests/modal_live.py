@@ -86,11 +86,6 @@ class Run:
         with socket.create_connection(where, timeout=20) as line:
             return {"where": where, "said": line.recv(5).decode()}
 
-    def snapshot_seconds(self) -> dict[str, Any]:
-        made: list[Any] = []
-        seconds = _timed(lambda: made.append(self.box.snapshot(3600.0, deadline=120)))
-        return {"seconds": seconds, "snapshot": made[0]}
-
     def listed_with_tags(self) -> list[dict[str, str]]:
         return [dict(one.tags) for one in self.provider.list(OWNER, deadline=60)]
 

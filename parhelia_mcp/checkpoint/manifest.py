@@ -38,13 +38,6 @@ class AgentFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderSnapshot:
-    provider: str
-    image: str
-    expires_at: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What whoever asks for a checkpoint says of it; the files say the rest."""
 
@@ -59,7 +52,6 @@ class Facts:
     tmux: str | None = None
     pinned: bool = False
     expires_at: str | None = None
-    snapshot: ProviderSnapshot | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +168,6 @@ def _build(raw: dict[str, Any], name: str) -> Manifest:
             "counters": Counters(**raw["counters"]),
             "agent": AgentFacts(**raw["agent"]),
             "env_names": tuple(raw["env_names"]),
-            "snapshot": ProviderSnapshot(**raw["snapshot"]) if raw["snapshot"] else None,
             "skipped": tuple(Skipped(**skipped) for skipped in raw["skipped"]),
             "changed": tuple(_path(path) for path in raw["changed"]),
             "packs": tuple(PackRef(**pack) for pack in raw["packs"]),

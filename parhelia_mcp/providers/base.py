@@ -119,10 +119,6 @@ class Sandbox(Protocol):
         """Host and port by which this machine reaches TCP `port` of the sandbox. Raises Unreachable."""
         ...
 
-    def snapshot(self, ttl_s: float | None, *, deadline: float = DEADLINE) -> Mapping[str, Any] | None:
-        """A fast copy of the whole file system (`provider, image, expires_at`), or None where there is no such thing."""
-        ...
-
     def terminate(self, *, deadline: float = DEADLINE) -> Exit:
         """End every process of the sandbox and prove it. Idempotent. Raises Unreachable when the end was not seen."""
         ...

@@ -18,7 +18,7 @@ from hypothesis import strategies as some
 from parhelia_mcp import failpoint
 from parhelia_mcp.checkpoint.compare import diff, export, read_file, text_diff
 from parhelia_mcp.checkpoint.create import Source, create
-from parhelia_mcp.checkpoint.manifest import AgentFacts, Counters, Facts, ProviderSnapshot
+from parhelia_mcp.checkpoint.manifest import AgentFacts, Counters, Facts
 from parhelia_mcp.checkpoint.restore import restore
 from parhelia_mcp.checkpoint.store import Store, list_all, load
 from parhelia_mcp.checkpoint.verify import verify
@@ -216,7 +216,6 @@ def test_several_sources_lie_side_by_side(tmp_path: Path, store: Store, workspac
         counters=Counters(turns=3, tokens=10, usd=0.25),
         agent=AgentFacts(kind="claude", version="2.1.197", cwd="/w", transcript="conversation/abc.jsonl"),
         env_names=("PATH",),
-        snapshot=ProviderSnapshot(provider="modal", image="im-1"),
     )
     sources = [
         Source("workspace", workspace, exclude=("f1", "d2/*", "e3/")),

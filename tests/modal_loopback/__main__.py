@@ -1,7 +1,7 @@
 """Run the loopback: `python -m tests.modal_loopback --state DIR --port-file FILE`.
 
 FILE gets, when everything answers, one line of JSON: `{"grpc": PORT, "http": PORT, "pid": PID, "isolated": BOOL}`. The http port serves
-blocks of volumes, and tests: `POST /faults` (a list of rules), `GET /calls`, `POST /vanish/NAME`, `POST /cut`, `POST /expire/IMAGE`,
+blocks of volumes, and tests: `POST /faults` (a list of rules), `GET /calls`, `POST /vanish/NAME`, `POST /cut`,
 `POST /machines/on|off`, `POST /egress/PORT`, `POST /crowd/OWNER/COUNT`, `POST /secret/NAME` (an object of keys).
 """
 
@@ -44,7 +44,6 @@ class Doors:
                 web.get("/calls", self.get_calls),
                 web.post("/vanish/{name}", self.vanish),
                 web.post("/cut", self.cut),
-                web.post("/expire/{image}", self.expire),
                 web.post("/machines/{state}", self.machines),
                 web.post("/secret/{name}", self.secret),
                 web.post("/egress/{port}", self.egress),
@@ -79,10 +78,6 @@ class Doors:
 
     async def vanish(self, request: web.Request) -> web.Response:
         await self.sandboxes.vanish(request.match_info["name"])
-        return web.Response()
-
-    async def expire(self, request: web.Request) -> web.Response:
-        self.world.snapshots.pop(request.match_info["image"], None)
         return web.Response()
 
     async def machines(self, request: web.Request) -> web.Response:
@@ -132,7 +127,7 @@ async def serve(state: Path, port_file: Path, box: type[Box]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.modal_loopback")
-    parser.add_argument("--state", type=Path, required=True, help="where volumes, snapshots and sandboxes lie")
+    parser.add_argument("--state", type=Path, required=True, help="where volumes and sandboxes lie")
     parser.add_argument("--port-file", type=Path, required=True)
     parser.add_argument("--plain", action="store_true", help="no namespaces, even where they work")
     options = parser.parse_args()

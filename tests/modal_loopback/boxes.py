@@ -37,7 +37,6 @@ class Plan:
     env: Mapping[str, str]
     workdir: str
     mounts: Mapping[str, Path]  # path inside -> directory outside
-    base: Path | None = None  # files of the snapshot it starts from
     egress: tuple[int, ...] = ()  # ports of this machine that it may reach
 
 
@@ -69,7 +68,6 @@ class Box(Protocol):
 
     async def run(self, argv: list[str], env: Mapping[str, str], workdir: str, name: str) -> Process: ...
     async def connect(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]: ...
-    def snapshot(self, target: Path) -> None: ...
     def kill(self) -> None: ...
 
 
@@ -136,8 +134,6 @@ class Plain:
     @classmethod
     async def start(cls, plan: Plan) -> Plain:
         box = cls(plan)
-        if plan.base is not None:
-            subprocess.run(["cp", "-a", str(plan.base), str(box.root)], check=True)
         for place in (box.root, box.root / "home", *box.places.values()):
             place.mkdir(parents=True, exist_ok=True)
         argv = list(plan.argv)
@@ -165,9 +161,6 @@ class Plain:
 
     async def connect(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.ports.get(port, port))
-
-    def snapshot(self, target: Path) -> None:
-        subprocess.run(["cp", "-a", str(self.root), str(target)], check=True)
 
     def kill(self) -> None:
         """End the tree below the entrypoint, it last (orphans fall to it), then what else carries the box's mark."""

@@ -62,9 +62,6 @@ class Loopback:
         """Break the lines through all tunnels; new ones can be made at once."""
         self._post("/cut")
 
-    def expire(self, image: str) -> None:
-        self._post(f"/expire/{image}")
-
     def machines(self, present: bool) -> None:
         self._post(f"/machines/{'on' if present else 'off'}")
 

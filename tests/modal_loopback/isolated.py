@@ -13,7 +13,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -39,8 +38,6 @@ class Isolated:
     @classmethod
     async def start(cls, plan: Plan) -> Isolated:
         box = cls(plan)
-        if plan.base is not None:
-            subprocess.run(["cp", "-a", str(plan.base), str(box.upper)], check=True)
         for folder in (box.upper, box.root, plan.folder / "work", *plan.mounts.values()):
             folder.mkdir(parents=True, exist_ok=True)
         box._furnish()
@@ -141,9 +138,6 @@ class Isolated:
                 return made
             finally:
                 _enter_network(ours.fileno())
-
-    def snapshot(self, target: Path) -> None:
-        subprocess.run(["cp", "-a", str(self.upper), str(target)], check=True)
 
     def kill(self) -> None:
         for door in self._doors:

@@ -59,13 +59,12 @@ class Objects:
         return api_pb2.ImageGetOrCreateResponse(image_id=image_id, result=_DONE)
 
     async def ImageFromId(self, request: api_pb2.ImageFromIdRequest) -> api_pb2.ImageFromIdResponse:
-        if request.image_id not in self.world.images and request.image_id not in self.world.snapshots:
+        if request.image_id not in self.world.images:
             raise GRPCError(Status.NOT_FOUND, f"Image {request.image_id} not found")
         return api_pb2.ImageFromIdResponse(image_id=request.image_id)
 
     async def ImageDelete(self, request: api_pb2.ImageDeleteRequest) -> Empty:
         self.world.images.pop(request.image_id, None)
-        self.world.snapshots.pop(request.image_id, None)
         return Empty()
 
     async def MountBatchedCheckExistence(

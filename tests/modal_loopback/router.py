@@ -11,8 +11,7 @@ from grpclib import GRPCError, Status
 from modal_proto import task_command_router_pb2 as pb
 
 from tests.modal_loopback.boxes import Process
-from tests.modal_loopback.sandboxes import snapshot_folder
-from tests.modal_loopback.world import Sandbox, World, new_id
+from tests.modal_loopback.world import Sandbox, World
 
 CHUNK = 1 << 18
 TICK = 0.01  # how often growing output is looked at
@@ -86,16 +85,6 @@ class Router:
             if sandbox.task_id == task_id and sandbox.box is not None:
                 return sandbox
         raise GRPCError(Status.NOT_FOUND, f"Task {task_id} not found")
-
-    async def TaskSnapshotFilesystem(
-        self, request: pb.TaskSnapshotFilesystemRequest
-    ) -> pb.TaskSnapshotFilesystemResponse:
-        sandbox = self.world.by_task(request.task_id)
-        image_id = new_id("im")
-        target = snapshot_folder(self.world.state, image_id)
-        await asyncio.to_thread(sandbox.box.snapshot, target)
-        self.world.snapshots[image_id] = target
-        return pb.TaskSnapshotFilesystemResponse(image_id=image_id)
 
     async def TaskReloadVolumes(self, _request: pb.TaskReloadVolumesRequest) -> pb.TaskReloadVolumesResponse:
         return pb.TaskReloadVolumesResponse()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import string
-from pathlib import Path
 
 from google.protobuf.empty_pb2 import Empty
 from grpclib import GRPCError, Status
@@ -67,7 +66,7 @@ class Sandboxes:
         if name and self.world.by_name(request.app_id, name):
             raise GRPCError(Status.ALREADY_EXISTS, f"Sandbox with name '{name}' already exists")
         image = request.definition.image_id
-        if image not in self.world.images and image not in self.world.snapshots:
+        if image not in self.world.images:
             raise GRPCError(Status.NOT_FOUND, f"Image {image} not found")
         sandbox = Sandbox(
             id=sandbox_id,
@@ -100,7 +99,6 @@ class Sandboxes:
             env=sandbox.env,
             workdir=sandbox.definition.workdir,
             mounts=mounts,
-            base=self.world.snapshots.get(sandbox.definition.image_id),
             egress=tuple(self.world.egress),
         )
         sandbox.box = await self.box.start(plan)
@@ -268,12 +266,6 @@ class Sandboxes:
     async def close(self) -> None:
         for sandbox in self.world.sandboxes.values():
             await self.end(sandbox, Result.GENERIC_STATUS_TERMINATED, 137)
-
-
-def snapshot_folder(state: Path, image_id: str) -> Path:
-    folder = state / "snapshots"
-    folder.mkdir(exist_ok=True)
-    return folder / image_id
 
 
 def _tags(sandbox: Sandbox) -> list[api_pb2.SandboxTag]:

@@ -67,7 +67,6 @@ class World:
         self.volumes: dict[str, Path] = {}
         self.volume_names: dict[str, str] = {}
         self.images: dict[str, api_pb2.Image] = {}
-        self.snapshots: dict[str, Path] = {}
         self.sandboxes: dict[str, Sandbox] = {}
         self.egress: set[int] = set()  # ports of this machine that sandboxes started from now on may reach
         self.machines = asyncio.Event()  # whether there is a GPU machine for a waiting sandbox

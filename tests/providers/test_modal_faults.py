@@ -289,11 +289,3 @@ def test_a_timeout_that_modal_does_not_allow_is_refused_at_once(modal: Modal) ->
     with pytest.raises(Refused) as raised:
         modal.start(sandbox_spec(timeout_s=25 * 3600.0))
     assert raised.value.code == "timeout-too-long"
-
-
-def test_a_snapshot_names_its_end_and_may_be_gone(
-    modal: Modal, loopback: Loopback, started: Callable[..., Handle]
-) -> None:
-    made = modal.open(started()).snapshot(3600.0, deadline=PATIENCE)
-    assert made["expires_at"] is not None
-    assert modal.open(started()).snapshot(None, deadline=PATIENCE)["expires_at"] is None

@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
@@ -270,16 +269,6 @@ class ModalSandbox:
             return tunnels[port].tcp_socket
 
         return bridge.call(ask, deadline, f"open a way to port {port}")
-
-    def snapshot(self, ttl_s: float | None, *, deadline: float = DEADLINE) -> Mapping[str, Any] | None:
-        async def take() -> Mapping[str, Any]:
-            box = await self._living()
-            ttl = None if ttl_s is None else int(ttl_s)
-            until = None if ttl_s is None else model.timestamp(model.now() + timedelta(seconds=ttl_s))
-            made = await box.snapshot_filesystem.aio(timeout=max(1, int(deadline)), ttl=ttl)
-            return {"provider": "modal", "image": made.object_id, "expires_at": until}
-
-        return bridge.call(take, deadline, "take a snapshot")
 
 
 def _inside(path: str) -> str:
