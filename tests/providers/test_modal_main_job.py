@@ -18,11 +18,13 @@ from tests.fake_api import fake_api, say, use
 from tests.front import Front, eventually
 from tests.modal_loopback.client import Loopback
 
+ON_MODAL = {"PARHELIA_PROVIDER": "modal", "PARHELIA_MODAL_CPU": "1", "PARHELIA_MODAL_MEMORY": "1"}
+
 
 @pytest.fixture
 def cloud(users: Callable[..., Front], loopback: Loopback) -> Front:
     """A user whose sessions run on the loopback Modal."""
-    user = users(**loopback.env, PARHELIA_PROVIDER="modal", PARHELIA_MODAL_CPU="1", PARHELIA_MODAL_MEMORY="1")
+    user = users(**loopback.env, **ON_MODAL)
     user.repository()
     return user
 
