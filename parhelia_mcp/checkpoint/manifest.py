@@ -99,7 +99,7 @@ class Manifest(Facts):
         """The fields of CONTRACTS section 7."""
         value = asdict(self)
         del value["hash"]
-        value |= {"format": FORMAT, "id": self.id, "partial": self.partial}
+        value |= {"format": FORMAT, "id": self.id, "partial": self.partial, "snapshot": None}
         value["packs"] = [pack._asdict() for pack in self.packs]
         value["changed"] = [_text(path) for path in self.changed]
         return value

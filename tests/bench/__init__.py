@@ -21,9 +21,9 @@ class Row:
     holds: bool
 
 
-def at_most(row: str, value: float, unit: str, bar: float) -> Row:
-    """A row that holds while its value is not above the bar."""
-    return Row(row, round(value, 4), unit, bar, value <= bar)
+def at_most(row: str, value: float, unit: str, bar: float | None = None) -> Row:
+    """A row that holds while its value is not above the bar; without a bar it only compares."""
+    return Row(row, round(value, 4), unit, bar, bar is None or value <= bar)
 
 
 def medians(candidates: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, float]:

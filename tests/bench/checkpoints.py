@@ -24,7 +24,7 @@ from parhelia_mcp.checkpoint.manifest import Facts
 from parhelia_mcp.checkpoint.restore import restore
 from parhelia_mcp.checkpoint.store import Store, list_all
 from parhelia_mcp.checkpoint.verify import verify
-from tests.bench import Row
+from tests.bench import Row, at_most
 
 FILES = 57_000
 ROUNDS = 3
@@ -164,10 +164,10 @@ def _first(base: Path, tree: Path) -> tuple[dict[str, Peer], dict[str, float]]:
 
 def _ratios(what: str, times: dict[str, float], bars: dict[str, float]) -> list[Row]:
     ours = times["parhelia"]
-    rows = [Row.of(f"{what}: parhelia", ours, "s")]
+    rows = [at_most(f"{what}: parhelia", ours, "s")]
     for name, taken in times.items():
         if name != "parhelia":
-            rows.append(Row.of(f"{what}: ratio to {name}", ours / taken, f"x ({taken:.2f} s)", bars.get(name)))
+            rows.append(at_most(f"{what}: ratio to {name}", ours / taken, f"x ({taken:.2f} s)", bars.get(name)))
     return rows
 
 
@@ -213,7 +213,9 @@ def _incremental(tree: Path, peers: dict[str, Peer]) -> list[Row]:
         bar = 1.0 if name == "restic" else None
         unit = f"x ({sizes[name] / 1e6:.1f} MB)"
         found.append(
-            Row.of(f"stored after {SNAPSHOTS} checkpoints: ratio to {name}", sizes["parhelia"] / sizes[name], unit, bar)
+            at_most(
+                f"stored after {SNAPSHOTS} checkpoints: ratio to {name}", sizes["parhelia"] / sizes[name], unit, bar
+            )
         )
     return found
 
@@ -240,7 +242,7 @@ def _reading(base: Path, tree: Path, peers: dict[str, Peer]) -> list[Row]:
         start = time.perf_counter()
         diff(store, known[0], known[-1])
         times.append(time.perf_counter() - start)
-    return [*found, Row.of("diff of two checkpoints, in process", statistics.median(times), "s", 0.1)]
+    return [*found, at_most("diff of two checkpoints, in process", statistics.median(times), "s", 0.1)]
 
 
 def _large(base: Path) -> list[Row]:
@@ -257,9 +259,9 @@ def _large(base: Path) -> list[Row]:
         log.write(random.Random(1000).randbytes(1_000_000))
     again = ours.snapshot(tree, 1)
     return [
-        Row.of("first checkpoint of a 500 MB file", first, "s"),
-        Row.of("1 MB appended to 500 MB: time", again, "s"),
-        Row.of("1 MB appended to 500 MB: growth", (ours.stored() - before) / 1e6, "MB", 3.0),
+        at_most("first checkpoint of a 500 MB file", first, "s"),
+        at_most("1 MB appended to 500 MB: time", again, "s"),
+        at_most("1 MB appended to 500 MB: growth", (ours.stored() - before) / 1e6, "MB", 3.0),
     ]
 
 

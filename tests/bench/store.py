@@ -120,5 +120,5 @@ def _submitting(root: Path) -> list[Row]:
             admitted <= 10,
         ),
         at_most("median time that one of them held the write lock", 1000 * statistics.median(held), "ms", 50),
-        Row("longest of these times, with the machine's own stalls", round(1000 * max(held), 1), "ms", None, True),
+        at_most("longest of these times, with the machine's own stalls", 1000 * max(held), "ms"),
     ]
