@@ -94,7 +94,8 @@ def result(ctx: Context, session: Session) -> Result:
 
 
 def exit_code(outcome: Result) -> int:
-    """The command's own code; 125 where the session ended otherwise."""
-    if outcome.exit_code is not None and outcome.state in (State.COMPLETED, State.FAILED):
+    """The command's own code; 125 where something else ended the session, whatever code that gave the command."""
+    own = outcome.reason in (None, Reason.AGENT_EXIT, Reason.AGENT_ERROR)
+    if own and outcome.exit_code is not None and outcome.state in (State.COMPLETED, State.FAILED):
         return outcome.exit_code
     return 125
