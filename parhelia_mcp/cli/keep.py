@@ -127,7 +127,7 @@ def gc(as_json: bool) -> None:
 
 
 @click.command(
-    epilog="Examples:  parhelia resume task-1a2b   |   parhelia resume task-1a2b --checkpoint-id cp-1a2b3c4d --memory 32   |   parhelia resume task-1a2b --target ~/work/back"
+    epilog="Examples:  parhelia resume task-1a2b   |   parhelia resume task-1a2b --checkpoint-id cp-1a2b3c4d --memory 32   |   parhelia resume task-1a2b --target ~/back"
 )
 @task_id()
 @click.option(
