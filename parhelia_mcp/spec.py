@@ -38,6 +38,7 @@ class Limits:
     memory_gb: float | None = None
     no_progress_minutes: float = 20.0
     waiting_hours: float = 12.0
+    paid_s: float | None = None  # how long the sandbox was paid for; said with the deadline
     left_s: float = 0.0  # of the task's time after the deadline, which then is only the sandbox's: the next goes on
 
 
@@ -89,6 +90,7 @@ class Spec:
     checkpoint: CheckpointPolicy
     prompt: str | None = None
     command: tuple[str, ...] | None = None
+    region: str | None = None  # what its price depends on; None where the provider chooses
     message: str | None = None  # said to a resumed conversation instead of the prompt
     prices: dict[str, Any] = field(default_factory=dict)  # overrides of the table, for the meter
     v: int = VERSION

@@ -41,7 +41,7 @@ def from_spec(
     told = Spec.of(raw)
     number = int(session.rpartition(".")[2])
     deadline = moment(told.limits.deadline) if told.limits.deadline else moment(created_at)
-    timeout_s = paid_s(max(60.0, (deadline - moment(created_at)).total_seconds()))
+    timeout_s = told.limits.paid_s or paid_s(max(60.0, (deadline - moment(created_at)).total_seconds()))
     sizes = Sizes(**told.sizes)
     task = Task(told.task, created_at, told.prompt, told.command, provider, None, None, None, {})
     return task, Session(
@@ -56,11 +56,11 @@ def from_spec(
         cpu=sizes.cpu,
         memory_gb=sizes.memory_gb,
         gpu=sizes.gpu,
-        region=None,
+        region=told.region,
         timeout_s=timeout_s,
         max_usd=told.limits.max_usd,
         tokens_micro=micro(told.limits.max_tokens_usd or 0),
-        rate_micro=prices.compute_rate_micro_per_hour(provider, sizes, None, ctx.loaded.config.prices),
+        rate_micro=prices.compute_rate_micro_per_hour(provider, sizes, told.region, ctx.loaded.config.prices),
         created_at=created_at,
         spec={**raw, "session": session},
         sources=[],

@@ -115,7 +115,7 @@ def deliver(ctx: Context, session: Session) -> Session:
     reach("deliver.inputs")
     raw = dict(session.spec or {})
     ends = moment(session.started_at or timestamp()) + timedelta(seconds=runner_ends_s(session.timeout_s))
-    raw["limits"] = {**raw["limits"], "deadline": timestamp(ends)}
+    raw["limits"] = {**raw["limits"], "deadline": timestamp(ends), "paid_s": session.timeout_s}
     sandbox.put("spec.json", json.dumps(raw, ensure_ascii=False).encode())
     reach("deliver.spec")
     return ctx.store.update(session.id, delivered_at=timestamp())

@@ -28,8 +28,10 @@ QUIET = frozenset({"entrypoint", "config", "hook", "usage", "checkpoint"})  # ev
 
 def watch(ctx: Context, session: Session) -> Session:
     sandbox = open_sandbox(ctx, session)
-    session = _read(ctx, session, sandbox)
-    if result := _result(session, sandbox):
+    result = _result(session, sandbox)
+    reach("watch.result")
+    session = _read(ctx, session, sandbox)  # after the result: all that was written before it is there
+    if result:
         return collect(ctx, session, sandbox, result)
     ended = sandbox.poll()
     if ended is not None:

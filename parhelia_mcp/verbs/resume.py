@@ -136,6 +136,7 @@ def start(
         checkpoint=terms.policy_for(ctx),
         prompt=task.prompt,
         command=task.command,
+        region=region,
         message=message or given.message,
         prices=dict(ctx.loaded.config.prices),
     )

@@ -174,6 +174,7 @@ def _store(
             checkpoint=terms.policy_for(ctx),
             prompt=request.prompt,
             command=command,
+            region=asked.region,
             message=request.prompt if given.talk else None,
             prices=dict(ctx.loaded.config.prices),
         )

@@ -48,6 +48,12 @@ def test_a_command_runs_on_modal_and_its_work_lands_as_a_branch(cloud: Front, lo
     assert loopback.record()["unimplemented"] == []
 
 
+def test_last_words_arrive_though_the_session_ended_between_two_looks(cloud: Front) -> None:
+    cloud.env["PARHELIA_FAILPOINT"] = "watch.result:sleep=2"
+    task = cloud.submit("sh", "-c", "echo first; sleep 4; echo last $((6 * 7))")
+    cloud.until(task, "completed", within=60)
+    assert "last 42" in cloud.text("logs", task)
+
 def test_claude_code_works_on_modal_and_commits(cloud: Front, loopback: Loopback) -> None:
     instructions = cloud.user_home / ".claude" / "CLAUDE.md"
     instructions.parent.mkdir()

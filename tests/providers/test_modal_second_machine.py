@@ -26,6 +26,7 @@ def test_it_lists_reads_and_kills(cloud: Front, users: Callable[..., Front], loo
     eventually(lambda: "seen from afar" in cloud.text("logs", task), within=60, what="the first output")
     other = second(users, cloud)
     assert other.json("reconcile")["adopted"] == [f"{task}.1"]
+    assert other.show(task)["reserved_usd"] == cloud.show(task)["reserved_usd"] > 0
     assert [one["task_id"] for one in other.json("list")["tasks"]] == [task]
     eventually(lambda: "seen from afar" in other.text("logs", task), within=60, what="the output there")
     other.run("session", "kill", task)
