@@ -54,6 +54,7 @@ def test_last_words_arrive_though_the_session_ended_between_two_looks(cloud: Fro
     cloud.until(task, "completed", within=60)
     assert "last 42" in cloud.text("logs", task)
 
+
 def test_claude_code_works_on_modal_and_commits(cloud: Front, loopback: Loopback) -> None:
     instructions = cloud.user_home / ".claude" / "CLAUDE.md"
     instructions.parent.mkdir()
