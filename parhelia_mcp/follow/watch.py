@@ -102,8 +102,6 @@ def _seen(session: Session, event: dict[str, Any]) -> dict[str, Any]:
     if kind == "agent-started":
         changes["state"] = State.RUNNING
         changes["agent_session"] = str(event.get("session_id") or session.agent_session or "")[:100] or None
-    if kind == "waiting":
-        changes["waiting_for"] = str(event.get("why") or text)[:500]
     if kind and kind not in QUIET:
         changes |= {"last_activity": text[:200], "last_event_at": at if _is_time(at) else None}
     return changes
@@ -214,8 +212,9 @@ def _observed(ctx: Context, session: Session, sandbox: Sandbox) -> Session:
     beat = _event(sandbox.read(f"sessions/{session.number}/state.json", 0, BATCH))
     phase = beat.get("phase")
     changes: dict[str, Any] = {}
-    if phase in ("running", "waiting") and session.state in (State.RUNNING, State.WAITING) and phase != session.state:
-        changes["state"] = State(phase)
+    if phase in ("running", "waiting") and session.state in (State.RUNNING, State.WAITING):
+        told = {"state": State(phase), "waiting_for": str(beat.get("waiting") or "")[:500] or None}
+        changes = {name: value for name, value in told.items() if value != getattr(session, name)}
     stale = (
         not session.observed or not session.observed_at or moment(session.observed_at) + timedelta(seconds=5) < now()
     )

@@ -139,7 +139,9 @@ class Screen:
             return End(False, code, None, "Claude Code was ended")
         if code == 0:
             return End(True, 0, None, "Claude Code was left")
-        how = f"was ended by signal {-code}" if code is not None and code < 0 else f"exited with {code}"
+        if code is None:
+            return End(False, None, Reason.AGENT_ERROR, "the terminal was ended, and Claude Code with it")
+        how = f"was ended by signal {-code}" if code < 0 else f"exited with {code}"
         return End(False, code, Reason.AGENT_ERROR, f"Claude Code {how}")
 
     def _end(self) -> None:

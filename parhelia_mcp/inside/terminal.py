@@ -118,14 +118,15 @@ class Terminal:
         return int(self._tmux("display-message", "-p", "-t", _AGENT, "#{pane_pid}") or 0)
 
     def left(self) -> int | None:
-        """How the program in the window `agent` ended: its exit code, -N for signal N; None where nobody knows."""
+        """How the program in the window `agent` ended: its exit code, -N for signal N; None where nobody knows.
+
+        tmux knows of the end before it knows how.
+        """
         for _ in range(100):
-            asked = self._tmux(
-                "display-message", "-p", "-t", _AGENT, "#{pane_dead}/#{pane_dead_status}/#{pane_dead_signal}"
-            )
-            dead, status, number = (asked.strip() or "1//").split("/")
-            if dead == "1":
-                return int(status) if status else -int(number) if number else None
+            asked = self._tmux("display-message", "-p", "-t", _AGENT, "#{pane_dead_status}/#{pane_dead_signal}")
+            status, _, number = asked.strip().partition("/")
+            if status or number:
+                return int(status) if status else -int(number)
             time.sleep(0.05)
         return None
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from parhelia_mcp import processes
@@ -43,8 +44,30 @@ def texts(house: House, task: str, kind: str) -> list[str]:
 
 def writers(task: str) -> list[int]:
     """The clients that have the conversation open."""
-    alive = processes.members(f"{task}.1")
-    return [pid for pid in alive if b"--settings" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+    found = {}
+    for pid in processes.members(f"{task}.1"):
+        with suppress(OSError):  # it has ended
+            if b"--settings" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                found[pid] = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return [pid for pid, parent in found.items() if parent not in found]  # not what a client is about to start
+
+
+@contextmanager
+def counted(task: str) -> Iterator[list[int]]:
+    """How many clients had the conversation open at once, looked at all the time."""
+    seen, over = [len(writers(task))], threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.02):
+            seen.append(len(writers(task)))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        looking.join()
 
 
 def waiting_for(house: House, task: str, what: str) -> None:
@@ -151,3 +174,40 @@ def test_a_conversation_is_taken_over_and_handed_back(tmp_path: Path, person: Ca
     assert -1 not in told and told == sorted(told)
     assert texts(house, task, "message")[-1] == "All is done."
     assert texts(house, task, "agent-started")[1] == "Claude Code is open full-screen"
+
+
+def test_a_turn_is_finished_before_the_conversation_is_taken_over(tmp_path: Path, person: Callable[[], Person]) -> None:
+    end = threading.Event()
+    script = [
+        use("Bash", command="sh -c 'echo two > a.txt'"),
+        say("The turn is whole.").but(gate=end),
+        say("The person is heard."),
+        say("All is done."),
+    ]
+    with talking(tmp_path, *script) as (house, api):
+        house.env["PARHELIA_AGENT_PERMISSION_MODE"] = "bypassPermissions"
+        task = house.json("submit", "go")["task_id"]
+        someone = person()
+        someone.sit(house, "attach", task)
+        someone.see("echo two", "F12: take over")
+        eventually(lambda: len(api.messages) == 2, what="the turn to be under way")
+        with counted(task) as seen:
+            someone.tmux("send-keys", "F12")
+            someone.see("when this turn ends")
+            someone.tmux("send-keys", "t")
+            someone.see("opens full-screen when this turn ends")
+            first = writers(task)
+            end.set()
+            someone.see("The turn is whole.", "/exit hands back", "bypass permissions on")
+            assert first != writers(task)
+            someone.type("And now this.")
+            someone.see("The person is heard.")
+            someone.type("/exit")
+            done = house.until(task, "completed", "failed", within=60)
+        assert max(seen) == 1
+    assert (done["state"], done["reason"]) == ("completed", "agent-exit")
+    history = json.dumps(api.messages[-1].body["messages"])
+    told = [history.find(words) for words in ("The turn is whole.", "And now this.", "is heard.", "handed it back")]
+    assert -1 not in told and told == sorted(told)
+    assert "Interrupted" not in history
+    assert texts(house, task, "message") == ["The turn is whole.", "The person is heard.", "All is done."]
