@@ -133,6 +133,7 @@ class Loaded(NamedTuple):
     sources: dict[str, str]  # "section.key" -> default | path of the file | PARHELIA_NAME
     faults: tuple[Fault, ...]
     files: tuple[Path, ...]
+    stamp: tuple[object, ...]  # see `stamp`; taken before the files were read
 
     def check(self) -> Config:
         """The settings, or Usage `bad-config` with every fault: nothing runs on half a configuration."""
@@ -158,8 +159,23 @@ def project_file(cwd: Path) -> Path | None:
     return None
 
 
+def stamp(cwd: Path, environ: Mapping[str, str]) -> tuple[object, ...]:
+    """A value that changes whenever a file that `load` reads is edited, replaced, made or removed."""
+    named = (user_file(environ), project_file(cwd))
+    return tuple((str(path), _identity(path)) for path in named if path is not None)
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 def load(cwd: Path, environ: Mapping[str, str]) -> Loaded:
     """Read every source. Never raises for bad content: see `Loaded.faults`."""
+    before = stamp(cwd, environ)
     merge = _Merge()
     files = []
     user_path = user_file(environ)
@@ -173,7 +189,7 @@ def load(cwd: Path, environ: Mapping[str, str]) -> Loaded:
     if project_path and project_path.resolve() != user_path.resolve():
         files.append(project_path)
         merge.file(project_path, project=True, fixed=environment_sources, user=user)
-    return Loaded(Config(**merge.values), user, merge.sources, tuple(merge.faults), tuple(files))
+    return Loaded(Config(**merge.values), user, merge.sources, tuple(merge.faults), tuple(files), before)
 
 
 class _Merge:

@@ -58,6 +58,13 @@ class Context:
         """The settings in force. Raises Usage `bad-config`."""
         return self.loaded.check()
 
+    def current(self) -> Context:
+        """This context, or a new one once a settings file has changed: for processes that outlive an edit."""
+        from parhelia_mcp import config
+
+        fresh = config.stamp(self.cwd, self.environ) == self.loaded.stamp
+        return self if fresh else Context(self.environ, self.cwd)
+
     @cached_property
     def store(self) -> Store:
         from parhelia_mcp.store import Store

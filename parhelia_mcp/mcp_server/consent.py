@@ -35,8 +35,8 @@ UNASKED = Agreed(agree=False)
 
 
 def ctx_of(call: Call) -> Context:
-    """What every verb is given, from the server's life span."""
-    return call.request_context.lifespan_context
+    """What every verb is given, with the settings of this moment."""
+    return call.request_context.lifespan_context()
 
 
 def may(call: Call, what: str) -> bool:
@@ -50,7 +50,7 @@ def can_ask(call: Call) -> bool:
     return form is not None and (form.form is not None or form.url is None)
 
 
-def ask(call: Call, need: Need) -> Agreed | Elicit[Agreed]:
+async def ask(call: Call, need: Need) -> Agreed | Elicit[Agreed]:
     """The question, where there is one and somebody to ask."""
     return Elicit(need.question, Agreed) if need.question and can_ask(call) else UNASKED
 

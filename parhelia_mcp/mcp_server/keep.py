@@ -33,7 +33,7 @@ NEEDS = {  # action -> the arguments it cannot do without
 SHOWN = {"checkpoint_id", "session_id", "trigger", "created_at", "consistent", "partial", "files", "bytes", "turns"}
 
 
-def destroying(call: Call, action: str, id: str | None, target: str | None, overwrite: bool) -> Need:
+async def destroying(call: Call, action: str, id: str | None, target: str | None, overwrite: bool) -> Need:
     """What of this call a person has to agree to."""
     if action == "delete" and id and not consent.may(call, "delete"):
         what, line = f"Remove checkpoint {id} for good?", f"parhelia checkpoint delete {id}"
@@ -46,8 +46,8 @@ def destroying(call: Call, action: str, id: str | None, target: str | None, over
     return Need(question=what, refusal=refusal)
 
 
-def agree_to_destroy(call: Call, need: Annotated[Need, Resolve(destroying)]) -> Agreed | Elicit[Agreed]:
-    return consent.ask(call, need)
+async def agree_to_destroy(call: Call, need: Annotated[Need, Resolve(destroying)]) -> Agreed | Elicit[Agreed]:
+    return await consent.ask(call, need)
 
 
 async def checkpoint(

@@ -58,7 +58,7 @@ async def _waited(
     seen = await run(look)
     mark = digest.marked(since) if since is not None else int(seen["since"])
     task = seen.get("task_id")
-    while seen["live"] and await run(ctx.store.mark, task) <= mark and (gone := time.monotonic() - began) < wait_s:
+    while seen["live"] and (gone := time.monotonic() - began) < wait_s and await run(ctx.store.mark, task) <= mark:
         if time.monotonic() - told >= TELL_S:
             told = time.monotonic()
             await call.report_progress(round(gone, 1), wait_s, seen["doing"])
@@ -74,8 +74,8 @@ def _one(ctx: Context, id: str) -> dict[str, Any]:
     from parhelia_mcp.plain import line
     from parhelia_mcp.verbs import digest, show
 
-    shown = show.run(ctx, show.Request(id=id))
-    session = ctx.store.session(shown.session_id)
+    session = show.looked(ctx, show.Request(id=id))
+    shown = show.result(ctx, session)
     kept = shown.model_dump(mode="json", exclude={"prompt", "command", "region", "last_event_at", "sessions"})
     for name in ("checkpoints", "result", "observed_why", "detail"):
         kept[name] = kept[name] or None
@@ -100,6 +100,7 @@ def _glance(diagnosis: dict[str, Any]) -> dict[str, Any]:
 
 
 def _all(ctx: Context, since: str | None, limit: int) -> dict[str, Any]:
+    from parhelia_mcp.plain import line
     from parhelia_mcp.verbs import digest
 
     seen = digest.run(ctx, made(digest.Request, since=since, limit=limit))
@@ -111,7 +112,9 @@ def _all(ctx: Context, since: str | None, limit: int) -> dict[str, Any]:
     for decision in kept["decisions"]:
         decision["next"] = wording.as_call(decision["next"])
     doing = ", ".join(f"{count} {state}" for state, count in seen.counts.items())
-    return {**kept, "next": f'status(since="{seen.since}"{wait})', "live": seen.live, "doing": doing}
+    broken = line("; ".join(map(str, ctx.loaded.faults)), LONGEST_DETAIL) or None
+    ahead = {"next": f'status(since="{seen.since}"{wait})', "live": seen.live, "doing": doing}
+    return {**kept, "config": broken, **ahead}
 
 
 def _doing(state: str, activity: str | None, spent_usd: float) -> str:

@@ -22,7 +22,7 @@ MOST_EVIDENCE = 10
 LONGEST = 400  # characters of one fact
 
 
-def killing(call: Call, action: str, id: str) -> Need:
+async def killing(call: Call, action: str, id: str) -> Need:
     """Whether this ends a session and a person has to agree to that."""
     if action != "kill" or consent.may(call, "kill"):
         return Need()
@@ -33,8 +33,8 @@ def killing(call: Call, action: str, id: str) -> Need:
     return Need(question=f"End {id} for good? Its work so far is kept.", refusal=refusal)
 
 
-def agree_to_kill(call: Call, need: Annotated[Need, Resolve(killing)]) -> Agreed | Elicit[Agreed]:
-    return consent.ask(call, need)
+async def agree_to_kill(call: Call, need: Annotated[Need, Resolve(killing)]) -> Agreed | Elicit[Agreed]:
+    return await consent.ask(call, need)
 
 
 async def recover(

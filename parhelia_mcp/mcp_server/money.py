@@ -21,13 +21,13 @@ from parhelia_mcp.mcp_server.schema import compact
 MOST_TASKS = 10
 
 
-def raising(call: Call, action: str, ceiling_usd: float | None) -> Need:
+async def raising(call: Call, action: str, ceiling_usd: float | None) -> Need:
     """Whether this call raises the ceiling and a person has to agree to that."""
     from parhelia_mcp.verbs import budget as verb
 
     if action != "set" or ceiling_usd is None or consent.may(call, "raise"):
         return Need()
-    refusal = verb.raise_refused(ctx_of(call), verb.SetRequest(amount=f"{ceiling_usd:g}"))
+    refusal = await run(verb.raise_refused, ctx_of(call), verb.SetRequest(amount=f"{ceiling_usd:g}"))
     if refusal is None:
         return Need()
     return Need(
@@ -36,8 +36,8 @@ def raising(call: Call, action: str, ceiling_usd: float | None) -> Need:
     )
 
 
-def agree_to_raise(call: Call, need: Annotated[Need, Resolve(raising)]) -> Agreed | Elicit[Agreed]:
-    return consent.ask(call, need)
+async def agree_to_raise(call: Call, need: Annotated[Need, Resolve(raising)]) -> Agreed | Elicit[Agreed]:
+    return await consent.ask(call, need)
 
 
 async def budget(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pydantic_core
@@ -17,24 +18,24 @@ TASKS = 50
 LOG_LINES, LOG_BYTES = 2000, 400_000
 
 
-def register(server: MCPServer, ctx: Context) -> None:
+def register(server: MCPServer, now: Callable[[], Context]) -> None:
     @server.resource(
         "parhelia://tasks", title="Tasks", description="The newest 50 tasks and how many there are", mime_type=JSON
     )
     async def tasks() -> str:
-        return await run(_tasks, ctx)
+        return await run(_tasks, now())
 
     @server.resource("parhelia://budget", title="Budget", description="Ceiling, spent, reserved, left", mime_type=JSON)
     async def budget() -> str:
         from parhelia_mcp.verbs import budget as verb
 
-        return _json(await run(verb.run, ctx, verb.Request()))
+        return _json(await run(verb.run, now(), verb.Request()))
 
     @server.resource("parhelia://task/{id}", title="Task", description="Everything about one task", mime_type=JSON)
     async def task(id: str) -> str:
         from parhelia_mcp.verbs import show as verb
 
-        return _json(await run(verb.run, ctx, verb.Request(id=id)))
+        return _json(await run(verb.run, now(), verb.Request(id=id)))
 
     @server.resource(
         "parhelia://task/{id}/log",
@@ -43,7 +44,7 @@ def register(server: MCPServer, ctx: Context) -> None:
         mime_type="text/plain",
     )
     async def log(id: str) -> str:
-        return await run(_log, ctx, id)
+        return await run(_log, now(), id)
 
     @server.resource(
         "parhelia://checkpoint/{id}/manifest",
@@ -54,7 +55,7 @@ def register(server: MCPServer, ctx: Context) -> None:
     async def manifest(id: str) -> str:
         from parhelia_mcp.verbs import checkpoint as verb
 
-        shown = await run(verb.show, ctx, verb.OneRequest(id=id))
+        shown = await run(verb.show, now(), verb.OneRequest(id=id))
         return _json(shown.manifest)
 
 

@@ -48,6 +48,7 @@ class Status(TypedDict, total=False):
     reserved_usd: float
     remaining_usd: float
     since: str
+    config: str
     next: str
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -43,17 +43,17 @@ INSTRUCTIONS = """Parhelia hands work to a separate agent (or a command) in a se
 log = logging.getLogger("parhelia")
 
 
-class Server(MCPServer[Context]):
+class Server(MCPServer[Callable[[], Context]]):
     """MCPServer that refuses arguments it does not know and speaks of every failure in a model's terms."""
 
     def __init__(self, ctx: Context) -> None:
-        self.ctx = ctx
+        self._context = ctx
         tools = [*work.tools(), *look.tools(), *keep.tools(), *money.tools(), *mend.tools()]
         self._arguments = {tool.name: tuple(tool.parameters["properties"]) for tool in tools}
 
         @asynccontextmanager
-        async def lifespan(_: MCPServer[Context]) -> AsyncIterator[Context]:
-            yield ctx
+        async def lifespan(_: MCPServer[Callable[[], Context]]) -> AsyncIterator[Callable[[], Context]]:
+            yield self.context
 
         super().__init__(
             "parhelia",
@@ -65,6 +65,11 @@ class Server(MCPServer[Context]):
             lifespan=lifespan,
             log_level="WARNING",
         )
+
+    def context(self) -> Context:
+        """What a call works with from its start to its end: the settings as their files say now."""
+        self._context = self._context.current()
+        return self._context
 
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Call | None = None) -> Any:
         """Raises ToolError, whose text is what the model reads, and nothing else but MCPError."""
@@ -100,7 +105,7 @@ class Server(MCPServer[Context]):
     def _said(self, problem: ToolError | ResourceError, where: str) -> str:
         cause = problem.__cause__
         if isinstance(cause, Problem):
-            return wording.problem(cause, may_raise="raise" in self.ctx.loaded.config.agent.may)
+            return wording.problem(cause, may_raise="raise" in self.context().loaded.config.agent.may)
         if isinstance(problem, UnexpectedToolError | UnexpectedResourceError):
             return self._unexpected(cause or problem, where)
         if isinstance(cause, ValidationError):
@@ -113,7 +118,7 @@ class Server(MCPServer[Context]):
         text = "".join(traceback.format_exception(cause))
         path = "its standard error"
         try:
-            path = _kept(self.ctx.home / "mcp.log", f"{timestamp()} fault {fault} in {where}\n{text}\n")
+            path = _kept(self.context().home / "mcp.log", f"{timestamp()} fault {fault} in {where}\n{text}\n")
         except (OSError, Problem):
             log.error("fault %s in %s\n%s", fault, where, text)
         return (
@@ -134,6 +139,6 @@ def _kept(path: Path, text: str) -> str:
 def build(ctx: Context) -> Server:
     """The server with everything on it; the transport is the caller's."""
     server = Server(ctx)
-    resources.register(server, ctx)
+    resources.register(server, server.context)
     prompts.register(server)
     return server

@@ -38,8 +38,8 @@ def over_budget(call: Call) -> Need:
     )
 
 
-def agree_to_raise(call: Call, need: Annotated[Need, Resolve(over_budget)]) -> Agreed | Elicit[Agreed]:
-    return consent.ask(call, need)
+async def agree_to_raise(call: Call, need: Annotated[Need, Resolve(over_budget)]) -> Agreed | Elicit[Agreed]:
+    return await consent.ask(call, need)
 
 
 async def submit(

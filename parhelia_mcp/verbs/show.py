@@ -57,11 +57,16 @@ class Result(BaseModel):
 
 
 def run(ctx: Context, request: Request) -> Result:
+    return result(ctx, looked(ctx, request))
+
+
+def looked(ctx: Context, request: Request) -> Session:
+    """The session as it is now: a live one is moved on by the look."""
     session = ctx.store.find(request.id)
     if session.live:
         session = follow.advance(ctx, session)
         controller.ensure(ctx)
-    return result(ctx, session)
+    return session
 
 
 def result(ctx: Context, session: Session) -> Result:

@@ -23,14 +23,14 @@ class Loud:
         if name == "mcp":
             print("printed while loading", flush=True)
             os.write(1, b"written while loading\\n")
-quiet = show.run
+quiet = show.looked
 def loud(ctx, request):
     print("printed in a call", flush=True)
     os.write(1, b"written in a call\\n")
     subprocess.run(["echo", "said by a child"])
     return quiet(ctx, request)
 sys.meta_path.insert(0, Loud())
-show.run = loud
+show.looked = loud
 from parhelia_mcp.__main__ import main
 main()
 """
@@ -155,15 +155,54 @@ def test_garbage_is_survived_and_answered_where_somebody_waits(wires: Wires) -> 
 
 
 def test_it_starts_with_a_broken_configuration_and_says_what_is_wrong(wires: Wires, front: Front) -> None:
-    settings = front.user_home / ".config" / "parhelia" / "parhelia.toml"
-    settings.parent.mkdir(parents=True)
-    settings.write_text("[budget]\nceilling_usd = 3\n")
+    settings(front, "[budget]\nceilling_usd = 3\n")
     wire = wires().open()
-    wire.call(1, "submit", command=["true"])
-    said = text(wire.answer(1))
-    assert "parhelia.toml:2: unknown key budget.ceilling_usd; did you mean budget.ceiling_usd?" in said
-    wire.call(2, "status")
-    assert json.loads(text(wire.answer(2)))["counts"] == {}
+    broken(wire, "parhelia.toml:2: unknown key budget.ceilling_usd; did you mean budget.ceiling_usd?")
+
+
+def test_a_settings_file_is_read_anew_when_a_person_has_edited_it(wires: Wires, front: Front) -> None:
+    wire = wires().open()
+    assert ceiling(wire) == 25
+    settings(front, "[budget]\nceiling_usd = 7\n")
+    assert ceiling(wire) == 7
+    (front.cwd / "parhelia.toml").write_text("[budget]\nceiling_usd = 3\n")
+    assert ceiling(wire) == 3
+    settings(front, "[budget\n")
+    broken(wire, "parhelia.toml:1: not TOML")
+    settings(front, "[budget]\nceiling_usd = 8\n[agent]\nmay = ['raise']\n")
+    (front.cwd / "parhelia.toml").unlink()
+    assert ceiling(wire) == 8
+    wire.call("raise", "budget", action="set", ceiling_usd=9)
+    assert json.loads(text(wire.answer("raise")))["ceiling_usd"] == 9
+    wire.call("after", "status")
+    assert "config" not in json.loads(text(wire.answer("after")))
+
+
+def settings(front: Front, content: str) -> None:
+    path = front.user_home / ".config" / "parhelia" / "parhelia.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+
+
+def ceiling(wire: Wire) -> float:
+    number = len(wire.answers)
+    wire.request(number, "resources/read", uri="parhelia://budget")
+    read = wire.answer(number)["result"]["contents"][0]["text"]
+    wire.call(number + 1, "budget")
+    shown = json.loads(text(wire.answer(number + 1)))["ceiling_usd"]
+    assert json.loads(read)["ceiling_usd"] == shown
+    return shown
+
+
+def broken(wire: Wire, why: str) -> None:
+    """What is started, raised or removed is refused with the line at fault; what only looks goes on."""
+    for tool, arguments in (("submit", {"command": ["true"]}), ("budget", {"action": "set", "ceiling_usd": 1})):
+        wire.call(tool, tool, **arguments)
+        assert wire.answer(tool)["result"]["isError"]
+        assert why in text(wire.answers[tool])
+    wire.call("digest", "status")
+    shown = json.loads(text(wire.answer("digest")))
+    assert (shown["counts"], why in shown["config"]) == ({}, True)
 
 
 def test_a_home_that_cannot_be_used_is_said(wires: Wires, front: Front, tmp_path: Path) -> None:
