@@ -20,7 +20,7 @@ import anyio
 
 from parhelia_mcp.checkpoint import session
 from parhelia_mcp.errors import Problem, Refused, Unreachable
-from parhelia_mcp.inside import command, configuration, stream
+from parhelia_mcp.inside import command, configuration, input_box, stream
 from parhelia_mcp.inside.agent import End, Room
 from parhelia_mcp.inside.ask import Ask
 from parhelia_mcp.inside.transcript import INTERRUPTED, Transcript, results, said
@@ -129,6 +129,8 @@ class Screen:
         if self._taken_over or not first:
             self._show_phase()
             return
+        while await self._begun():  # somebody was quicker
+            await anyio.sleep(LOOK_S)
         try:
             await self._say(first)
         except Problem as problem:
@@ -195,9 +197,16 @@ class Screen:
             if self._open:
                 what = f"The session waits for {self._open[0].ask.summary}. A message typed now would answer that."
                 raise Refused("answer-needed", what, "parhelia send ID allow")
+            if begun := await self._begun():
+                what = f"Somebody has begun to type on the screen: {stream.line(begun, 60)!r}. A message would be joined to it."
+                raise Refused("typing-begun", what, "parhelia attach ID")
             self._typed.append(typed)
             await self._enter(typed)
         await typed.receipt.wait()
+
+    async def _begun(self) -> str:
+        """What stands in the input box and has not been sent."""
+        return input_box.begun(await anyio.to_thread.run_sync(self._room.terminal.coloured))
 
     async def _enter(self, typed: _Typed) -> None:
         terminal = self._room.terminal

@@ -150,6 +150,10 @@ class Terminal:
         """The lines of text that the window `agent` shows."""
         return [line for line in clean(self._tmux("capture-pane", "-p", "-t", _AGENT)).splitlines() if line.strip()]
 
+    def coloured(self) -> str:
+        """What the window `agent` shows, with the escapes of its colours."""
+        return self._tmux("capture-pane", "-p", "-e", "-t", _AGENT)
+
     def _tmux(self, *words: str, stdin: bytes = b"") -> str:
         done = subprocess.run(
             ["tmux", "-S", str(self.socket), *words], input=stdin, capture_output=True, timeout=10, check=False

@@ -15,6 +15,10 @@ from parhelia_mcp.plain import clean
 from parhelia_mcp.store import Session
 
 DEADLINE_S = 60.0  # a message is taken at the next request of the agent at the latest
+NEXT = {  # what to do about a refusal of the runner, by its code
+    "typing-begun": "parhelia attach {task}",
+    "session-ending": 'parhelia submit --to {task} "..."',
+}
 
 
 class Request(BaseModel, extra="forbid"):
@@ -76,9 +80,6 @@ def _ask(ctx: Context, session: Session, asked: dict[str, Any]) -> None:
         ) from None
     if not reply.get("ok"):
         error = reply.get("error") or {}
-        why = clean(str(error.get("message", "the runner refused it")))
-        raise Refused(
-            str(error.get("code", "not-delivered")),
-            f"{why} Nothing was delivered.",
-            f"parhelia task show {session.task}",
-        )
+        code, why = str(error.get("code", "not-delivered")), clean(str(error.get("message", "the runner refused it")))
+        following = NEXT.get(code, "parhelia task show {task}").format(task=session.task)
+        raise Refused(code, f"{why} Nothing was delivered.", following)

@@ -104,6 +104,17 @@ def test_a_full_screen_session_is_asked_answered_written_to_and_left(
         someone = person()
         someone.sit(house, "attach", task)
         someone.see("It is a message.", f"{task}.1 | waiting")
+        asked = len(api.messages)
+        someone.tmux("send-keys", "-l", "half a thou")
+        someone.see("half a thou")
+        refused = house.error("send", task, "and this", code=4)
+        assert (refused["code"], refused["hint"]) == ("typing-begun", f"parhelia attach {task}")
+        assert "'half a thou'" in refused["message"] and "Nothing was delivered" in refused["message"]
+        someone.tmux("send-keys", "-l", "ght")
+        someone.see("half a thought")
+        assert len(api.messages) == asked
+        someone.tmux("send-keys", "C-c")
+        someone.see("again to exit")
         someone.type("/exit")
         done = house.until(task, "completed", "failed")
     assert (done["state"], done["reason"]) == ("completed", "agent-exit")
