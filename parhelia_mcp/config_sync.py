@@ -1,6 +1,6 @@
 """What of a person's Claude Code configuration travels into a session: instructions, skills, agents, commands, hooks,
 permissions, plugins and MCP servers that need no secret. Credentials, history, other projects and environment blocks
-never do, and Parhelia itself does not: a session starts no sessions. Every file and setting that was seen stands in the
+never do, and Parhelia itself does not: nothing in a session reaches the ledger. Every file and setting that was seen stands in the
 receipt: carried, rewritten, or left behind and why. What cannot be read is left behind too; it never stops a submit.
 
 Result in `target`: `claude/` (becomes `~/.claude`), `plugins/NAME/` (one `--plugin-dir` each), `mcp.json` (`--mcp-config`).
@@ -55,7 +55,7 @@ SECRET = re.compile(
     rb"|(?i:(?:api[_-]?key|secret|token|passw(?:or)?d|authorization)[\"']?\s*[:=]\s*"
     rb"(?:[\"'](?:bearer\s+)?(?![$<{])[^\"'\s]{12,}[\"']|(?:bearer\s+)?(?=[\w+/.=-]*\d)[\w+/.=-]{16,}))"
 )
-OURS = "Parhelia itself: a session starts no sessions"
+OURS = "Parhelia stays home: from a session nothing reaches the budget, the key or other sessions, so none starts any"
 REMOVED = b"[removed: it looked like a key]"
 LARGEST = 5 << 20  # of a file
 MOST_BYTES, MOST_FILES = 10 << 20, 2_000  # of a skill, a plugin
@@ -83,11 +83,11 @@ class Receipt:
         return asdict(self)
 
 
-def pack(home: Path, project: Path, session_dir: Path) -> Configuration:
+def pack(place: Place, session_dir: Path) -> Configuration:
     """Collect into one archive in the session's directory, with the receipt beside it; what the session is told of them."""
     with tempfile.TemporaryDirectory(prefix=".config-", dir=session_dir) as scratch:
         collected, draft = Path(scratch, "collected"), Path(scratch, ARCHIVE)
-        receipt = collect(home, project, collected)
+        receipt = collect(place, collected)
         with tarfile.open(draft, "w") as archive:
             draft.chmod(0o600)
             for path in sorted(path for path in collected.rglob("*") if path.is_file()):
@@ -97,29 +97,29 @@ def pack(home: Path, project: Path, session_dir: Path) -> Configuration:
     return Configuration(ARCHIVE, len(receipt.carried), len(receipt.rewritten), len(receipt.dropped))
 
 
-def collect(home: Path, project: Path, target: Path) -> Receipt:
+def collect(place: Place, target: Path) -> Receipt:
     """Fill the empty directory `target` with what may travel. Reads only; raises OSError where `target` cannot be written."""
-    receipt = Receipt()
-    config = home / ".claude"
+    receipt = Receipt(dropped=[Item("Parhelia's own MCP server and plugin", OURS)])
+    config = place.config
     carried = files.private_dir(target / "claude")
     for path in sorted(config.iterdir()) if config.is_dir() and os.access(config, os.R_OK | os.X_OK) else ():
-        name = f"~/.claude/{path.name}"
+        name = f"{place.config_name}/{path.name}"
         if path.name in FOLDERS and path.is_dir():
             for inner in sorted(path.iterdir()) if os.access(path, os.R_OK | os.X_OK) else ():
                 _any(inner, path, carried / path.name / inner.name, f"{name}/{inner.name}", receipt)
         elif path.suffix == ".md":  # CLAUDE.md, and what it may include
             _file(path, config, carried / path.name, name, receipt)
-        elif path.name not in ("settings.json", "plugins"):
+        elif path.name not in ("settings.json", "plugins") and path != place.account:
             receipt.dropped.append(Item(name, NEVER.get(path.name, "not known to be useful elsewhere")))
-    if (home / ".claude.json").exists():
+    if place.account.exists():
         receipt.dropped.append(
-            Item("~/.claude.json", "account, keys and other projects; only its MCP servers are looked at")
+            Item(place.account_name, "account, keys and other projects; only its MCP servers are looked at")
         )
-    settings = _settings(config / "settings.json", home, project, receipt)
+    settings = _settings(place, receipt)
     if settings:
         files.replace_json(carried / "settings.json", settings)
-    _plugins(home, project, target, receipt)
-    files.replace_json(target / "mcp.json", {"mcpServers": _servers(home, project, receipt)})
+    _plugins(place, target, receipt)
+    files.replace_json(target / "mcp.json", {"mcpServers": _servers(place, receipt)})
     return receipt
 
 
@@ -183,26 +183,27 @@ def _private(source: Path, root: Path) -> str:
     return "larger than 5 MiB" if found.st_size > LARGEST else ""
 
 
-def _settings(path: Path, home: Path, project: Path, receipt: Receipt) -> dict[str, Any]:
+def _settings(place: Place, receipt: Receipt) -> dict[str, Any]:
     """The settings that are safe and mean the same elsewhere, with this machine's paths replaced."""
+    path, called = place.config / "settings.json", f"{place.config_name}/settings.json"
     given = parsed(path)
     if not isinstance(given, dict):
         if path.exists():
-            receipt.dropped.append(Item("~/.claude/settings.json", "not a JSON object; Claude Code ignores it too"))
+            receipt.dropped.append(Item(called, "not a JSON object; Claude Code ignores it too"))
         return {}
     kept: dict[str, Any] = {}
     for key, value in given.items():
-        name = f"~/.claude/settings.json {key}"
+        name = f"{called} {key}"
         if key not in SETTINGS:
             receipt.dropped.append(Item(name, _why(key)))
         elif key == "hooks" and given.get("disableAllHooks") is True:
             receipt.dropped.append(Item(name, "disableAllHooks is set"))
         elif key == "hooks":
-            kept[key] = _hooks(value, home, project, receipt)
+            kept[key] = _hooks(value, place, receipt)
         elif SECRET.search(json.dumps(value).encode()):
             receipt.dropped.append(Item(name, "it holds what looks like a key"))
         elif key == "permissions":
-            kept[key] = _rules(value, home, project)
+            kept[key] = _rules(value, place)
             receipt.carried.append(Item(name, "rules only" if kept[key] == value else "rules only, paths rewritten"))
         else:
             kept[key] = value
@@ -210,11 +211,12 @@ def _settings(path: Path, home: Path, project: Path, receipt: Receipt) -> dict[s
     return kept
 
 
-def _rules(given: Any, home: Path, project: Path) -> dict[str, list[str]]:
+def _rules(given: Any, place: Place) -> dict[str, list[str]]:
     """Permission rules, their paths relative to the workspace or the home as the client reads such rules."""
     kept = {kind: rules for kind in RULES if isinstance(rules := _table(given).get(kind), list)}
-    text = re.sub(rf"/?{re.escape(str(project))}(?=[/\")])", ".", json.dumps(kept))
-    return json.loads(re.sub(rf"/?{re.escape(str(home))}(?=[/\")])", "~", text))
+    text = re.sub(rf"/?{re.escape(str(place.project))}(?=[/\")])", ".", json.dumps(kept))
+    text = re.sub(rf"/?{re.escape(str(place.config))}(?=[/\")])", "~/.claude", text)
+    return json.loads(re.sub(rf"/?{re.escape(str(place.home))}(?=[/\")])", "~", text))
 
 
 def _table(value: Any) -> dict[str, Any]:
@@ -231,49 +233,50 @@ def _why(key: str) -> str:
     return "not known to be safe and useful elsewhere"
 
 
-def _elsewhere(text: str, home: Path, project: Path) -> str:
-    """`text` with this machine's project and home as the variables that a session has."""
-    text = re.sub(re.escape(str(project)) + r"(?=[/\"'\s]|$)", "$CLAUDE_PROJECT_DIR", text)
-    return re.sub(re.escape(str(home)) + r"(?=[/\"'\s]|$)", "$HOME", text)
+def _elsewhere(text: str, place: Place) -> str:
+    """`text` with this machine's directories as a session has them."""
+    there = ((place.config, "$HOME/.claude"), (place.project, "$CLAUDE_PROJECT_DIR"), (place.home, "$HOME"))
+    for path, name in there:
+        text = re.sub(re.escape(str(path)) + r"(?=[/\"'\s]|$)", name, text)
+    return re.sub(r"\$(CLAUDE_CONFIG_DIR\b|\{CLAUDE_CONFIG_DIR\})", "$HOME/.claude", text)
 
 
-def _hooks(given: Any, home: Path, project: Path, receipt: Receipt) -> Any:
+def _hooks(given: Any, place: Place, receipt: Receipt) -> Any:
     """Command hooks whose scripts travel too; a hook without its script would let every call pass unseen."""
     if not isinstance(given, dict):
         return given
     kept: dict[str, list[Any]] = {}
     for event, groups in given.items():
         for number, group in enumerate(groups if isinstance(groups, list) else ()):
-            name = f"~/.claude/settings.json hooks/{event}/{number}"
+            name = f"{place.config_name}/settings.json hooks/{event}/{number}"
             handlers = group.get("hooks") if isinstance(group, dict) else None
-            fit = [hook for hook in handlers or () if isinstance(hook, dict) and not _unfit(hook, home, project)]
+            fit = [hook for hook in handlers or () if isinstance(hook, dict) and not _unfit(hook, place)]
             if isinstance(handlers, list) and len(fit) < len(handlers) or handlers is None:
-                why = next((w for hook in handlers or () if (w := _unfit(hook, home, project))), "malformed")
+                why = next((w for hook in handlers or () if (w := _unfit(hook, place))), "malformed")
                 receipt.dropped.append(Item(name, why))
             if fit:
                 whole = json.dumps({**group, "hooks": fit})
-                rewritten = _elsewhere(whole, home, project)
+                rewritten = _elsewhere(whole, place)
                 kept.setdefault(event, []).append(json.loads(rewritten))
                 items = receipt.carried if rewritten == whole else receipt.rewritten
                 items.append(Item(name, "as it is" if rewritten == whole else "paths of this machine replaced"))
     return kept
 
 
-def _unfit(hook: Any, home: Path, project: Path) -> str:
+def _unfit(hook: Any, place: Place) -> str:
     """Why a hook stays here; empty when it travels."""
     if not isinstance(hook, dict) or hook.get("type") != "command" or not isinstance(hook.get("command"), str):
         return "malformed, or not a command"
     text = json.dumps(hook)
     if SECRET.search(text.encode()):
         return "it holds what looks like a key"
-    elsewhere = re.sub(r"(~|\$HOME|\$\{HOME\})(?=/)", "$HOME", _elsewhere(text, home, project))
+    elsewhere = re.sub(r"(~|\$HOME|\$\{HOME\})(?=/)", "$HOME", _elsewhere(text, place))
     if re.search(r"\$HOME/(?!\.claude/(hooks|skills|commands)/)", elsewhere):
-        return "its script lies outside ~/.claude/hooks"
+        return f"its script lies outside {place.config_name}/hooks"
     return ""
 
 
-def _plugins(home: Path, project: Path, target: Path, receipt: Receipt) -> None:
-    place = Place(home, project, {})
+def _plugins(place: Place, target: Path, receipt: Receipt) -> None:
     silent = _table(parsed(place.config / "settings.json")).get("disableAllHooks") is True
     for name, root in _enabled(place):
         if "parhelia" in name.lower():
@@ -315,18 +318,19 @@ def _enabled(place: Place) -> Iterator[tuple[str, Path]]:
             yield name, Path(path)
 
 
-def _servers(home: Path, project: Path, receipt: Receipt) -> dict[str, Any]:
+def _servers(place: Place, receipt: Receipt) -> dict[str, Any]:
     """The user's and the project's MCP servers that work without anything secret and without this machine's files."""
-    known = _table(parsed(home / ".claude.json"))
-    here = _table(_table(known.get("projects")).get(str(project)))
-    shared = _table(parsed(project / ".mcp.json"))
+    account = place.account_name
+    known = _table(parsed(place.account))
+    here = _table(_table(known.get("projects")).get(str(place.project)))
+    shared = _table(parsed(place.project / ".mcp.json"))
     kept: dict[str, Any] = {}
-    for where, holder in (("~/.claude.json", known), ("~/.claude.json for this project", here), (".mcp.json", shared)):
+    for where, holder in ((account, known), (f"{account} for this project", here), (".mcp.json", shared)):
         for name, server in _table(holder.get("mcpServers")).items():
             label = f"MCP server {name} in {where}"
             if "parhelia" in f"{name} {json.dumps(server)}".lower():
                 receipt.dropped.append(Item(label, OURS))
-            elif why := _needs_secret(server, home):
+            elif why := _needs_secret(server, place.home):
                 receipt.dropped.append(Item(label, why))
             else:
                 kept[name] = server

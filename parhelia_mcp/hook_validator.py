@@ -14,15 +14,15 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from parhelia_mcp.hook_validation import commands, dry_run, repair, shape
+from parhelia_mcp.hook_validation import commands, dry_run, front_matter, repair, shape, together
 from parhelia_mcp.hook_validation.model import Finding, Hook, Report, Source
-from parhelia_mcp.hook_validation.sources import Place, load, parsed, sources
+from parhelia_mcp.hook_validation.sources import Place, load, pages, parsed, sources
 
 __all__ = ["Finding", "HookValidator", "Report"]
 
 
 class HookValidator:
-    """The hooks a project gets: managed, user, project and local settings, and every enabled plugin."""
+    """The hooks a project gets: from settings (managed, user, project, local), enabled plugins, skills, commands, agents."""
 
     def __init__(
         self,
@@ -50,11 +50,12 @@ class HookValidator:
             return Report((fault,), (), 0)
 
     def _validate(self, run: bool) -> Report:
-        read = sources(self._place)
         hooks: list[Hook] = []
         findings: list[Finding] = []
-        for source in read:
-            data, fault = load(source)
+        found = [(source, *load(source)) for source in sources(self._place)]
+        found += [(page, *held) for page in pages(self._place) if any(held := front_matter.load(page))]
+        read = [source for source, _, _ in found]
+        for source, data, fault in found:
             if fault:
                 findings.append(fault)
                 continue
@@ -66,7 +67,7 @@ class HookValidator:
             if run and not any(fault.severity == "error" for fault in faults):
                 faults += dry_run.check(hook, self._place)
             findings += faults
-        findings += _duplicates(hooks)
+        findings += together.check(hooks, self._place)
         findings += _untracked(hooks, self._place.project)
         findings += self._around(read, hooks)
         order = {"error": 0, "warning": 1, "info": 2}
@@ -78,7 +79,7 @@ class HookValidator:
         return list(commands.check(hook, self._place)) if hook.command else []
 
     def _around(self, read: list[Source], hooks: list[Hook]) -> Iterator[Finding]:
-        """What is not in the hooks' own text: policy, the client itself, places that are not checked."""
+        """What is not in the hooks' own text: policy, the client itself."""
         for source in read:
             data = parsed(source.path) if source.kind == "managed" else None
             if isinstance(data, dict) and data.get("allowManagedHooksOnly") is True:
@@ -87,27 +88,11 @@ class HookValidator:
         if hooks and not shutil.which("claude", path=self._place.environ.get("PATH")):
             what = "No `claude` is on the PATH here, so its version was not looked at."
             yield Finding("HK171", "info", hooks[0].source.path.as_posix(), "", what, "claude --version")
-        for folder in (self._place.config, self._place.project / ".claude"):
-            for page in sorted([*folder.glob("agents/*.md"), *folder.glob("skills/*/SKILL.md")]):
-                head = page.read_text(errors="replace").split("\n---", 1)[0] if page.is_file() else ""
-                if "\nhooks:" in head:
-                    what = "It has hooks of its own in its front matter; they are not checked."
-                    yield Finding("HK172", "info", str(page), "", what, "read them")
 
     def fix(self) -> list[tuple[Path, Path]]:
         """Rewrite bare paths as hooks in every file of the user and the project: `(file, backup)` for each changed."""
-        own = [source for source in sources(self._place) if source.kind in ("user", "project", "local")]
+        own = [source for source in sources(self._place) if source.kind in shape.MENDED]
         return [(source.path, backup) for source in own if (backup := repair.fix(source))]
-
-
-def _duplicates(hooks: list[Hook]) -> Iterator[Finding]:
-    seen: dict[tuple[str, str, str], Hook] = {}
-    for hook in hooks:
-        key = (hook.event, hook.matcher, hook.command)
-        first = seen.setdefault(key, hook) if hook.command else hook
-        if first is not hook:
-            what = f"The same hook stands in {first.source.path}#{first.pointer}."
-            yield hook.finding("HK150", "warning", what, "remove one of the two", field="")
 
 
 def _untracked(hooks: list[Hook], project: Path) -> Iterator[Finding]:

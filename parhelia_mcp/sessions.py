@@ -80,8 +80,9 @@ def configured(ctx: Context, agent: Agent, project: str | None, directory: Path)
     if agent.kind != "claude":
         return agent, []
     from parhelia_mcp import config_sync  # a command needs none of it
+    from parhelia_mcp.hook_validation.sources import Place
 
-    told = config_sync.pack(ctx.user_home, Path(project or ctx.cwd), directory)
+    told = config_sync.pack(Place(ctx.user_home, Path(project or ctx.cwd), ctx.environ), directory)
     source = (f"sessions/{directory.name}/{told.archive}", str(directory / told.archive))
     return replace(agent, configuration=told), [source]
 

@@ -19,14 +19,14 @@ def hooks() -> None:
 @click.option("--fix", is_flag=True, help="Rewrite bare paths as hooks; the file as it was is kept beside it.")
 @as_json
 def validate(run: bool, fix: bool, as_json: bool) -> None:
-    """Check every settings file and plugin; each finding with its exact fix."""
+    """Check every settings file, plugin, skill and agent; each finding with its exact fix."""
     _done(as_json, action="validate", run=run, fix=fix)
 
 
 @hooks.command(epilog="Example:  parhelia hooks install")
 @as_json
 def install(as_json: bool) -> None:
-    """Write our hooks into ~/.claude/settings.json, for people who do not use the plugin."""
+    """Write our hooks into ~/.claude/settings.json (or CLAUDE_CONFIG_DIR), for people who do not use the plugin."""
     _done(as_json, action="install")
 
 

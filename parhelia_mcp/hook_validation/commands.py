@@ -54,6 +54,15 @@ def check(hook: Hook, place: Place) -> Iterator[Finding]:
         yield from _exists(hook, script, _located(script, place))
 
 
+def started(hook: Hook, place: Place) -> list[Path]:
+    """The files that a hook's command names to be run: its program, and the script that an interpreter is given."""
+    words = _words(hook, hook.command, _variables(hook, place)) if hook.command else []
+    named = [word for word in words[:1] if "/" in word]
+    if words and INTERPRETERS.match(Path(words[0]).name):
+        named += filter(None, [_script(words)])
+    return [_located(word, place) for word in named]
+
+
 def _risks(hook: Hook, command: str) -> Iterator[Finding]:
     if SECRET.search(command):
         yield hook.finding(
@@ -64,15 +73,15 @@ def _risks(hook: Hook, command: str) -> Iterator[Finding]:
             "HK142", "warning", "The command runs what the network sends.", "save the script, read it, run that"
         )
     homes = ("/home/", "/Users/", "/root/")
-    if hook.source.plugin and any(home in command for home in homes):
+    if hook.source.kind == "plugin" and any(home in command for home in homes):
         fix = 'sh "${CLAUDE_PLUGIN_ROOT}"/hooks/NAME'
         yield hook.finding("HK138", "warning", "A plugin's hook names a path of one machine.", fix)
 
 
 def _variables(hook: Hook, place: Place) -> dict[str, str]:
     known = {**place.environ, "HOME": str(place.home), "CLAUDE_PROJECT_DIR": str(place.project)}
-    if hook.source.plugin:
-        known["CLAUDE_PLUGIN_ROOT"] = str(hook.source.plugin)
+    if hook.source.root:
+        known["CLAUDE_PLUGIN_ROOT"] = str(hook.source.root)
     return known
 
 

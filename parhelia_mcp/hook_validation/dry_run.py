@@ -106,8 +106,8 @@ def _run(hook: Hook, place: Place, scratch: Path, deadline: float) -> Outcome:
     command = re.sub(r"(?<![^\s=])~(?=/)|\$HOME\b|\$\{HOME\}", lambda _: home, hook.command)
     environ = {name: place.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TERM") if name in place.environ}
     environ |= {"HOME": str(scratch), "CLAUDE_PROJECT_DIR": str(place.project), "CLAUDECODE": "1"}
-    if hook.source.plugin:
-        environ |= {"CLAUDE_PLUGIN_ROOT": str(hook.source.plugin), "CLAUDE_PLUGIN_DATA": str(scratch)}
+    if hook.source.root:
+        environ |= {"CLAUDE_PLUGIN_ROOT": str(hook.source.root), "CLAUDE_PLUGIN_DATA": str(scratch)}
     args = hook.fields.get("args")
     argv = [command, *args] if isinstance(args, list) else ["/bin/sh", "-c", command]
     event = json.dumps(sample(hook.event, hook.matcher, scratch), separators=(",", ":")).encode()

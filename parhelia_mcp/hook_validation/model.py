@@ -28,11 +28,17 @@ NEEDS = {"command": "command", "prompt": "prompt", "agent": "prompt", "http": "u
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file that can configure hooks. `plugin` is the plugin's root for the file of a plugin."""
+    """One file that can configure hooks. `root` is what CLAUDE_PLUGIN_ROOT will be for them: a plugin, a skill."""
 
-    kind: str  # "managed" | "user" | "project" | "local" | "plugin"
+    kind: str  # "managed" | "user" | "project" | "local" | "plugin" | "page": a skill, command or agent
     path: Path
-    plugin: Path | None = None
+    root: Path | None = None
+
+    @property
+    def dropped(self) -> str:
+        """What the client does when one entry is wrong."""
+        lost = "all hooks of this page" if self.kind == "page" else "this whole file, permission rules too"
+        return f"Claude Code ignores {lost}, and does not say so."
 
 
 @dataclass(frozen=True, slots=True)

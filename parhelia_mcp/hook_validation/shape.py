@@ -10,8 +10,8 @@ from typing import Any
 from parhelia_mcp.hook_validation.matchers import judge as judge_matcher
 from parhelia_mcp.hook_validation.model import CLIENT, EVENTS, NEEDS, WITHOUT_MATCHER, Finding, Hook, Source
 
-DROPPED = "Claude Code ignores this whole file, permission rules too, and does not say so."
 GROUP = '{"matcher": "Bash", "hooks": [{"type": "command", "command": "COMMAND", "timeout": 10}]}'
+MENDED = ("user", "project", "local")  # whose bare paths `--fix` rewrites
 Drop = Callable[[str, str, str, str], Finding]
 TYPES: dict[str, tuple[type, str]] = {
     "command": (str, "a string"),
@@ -31,14 +31,14 @@ def check(source: Source, data: Any) -> tuple[list[Hook], list[Finding]]:
     hooks: list[Hook] = []
     for item in _walk(source, data):
         (hooks if isinstance(item, Hook) else found).append(item)
-    if any(DROPPED in finding.what for finding in found):
+    if any(source.dropped in finding.what for finding in found):
         hooks = []
     return hooks, found
 
 
 def _walk(source: Source, data: Any) -> Iterator[Hook | Finding]:
     def drop(code: str, pointer: str, what: str, fix: str) -> Finding:
-        return Finding(code, "error", str(source.path), pointer, f"{what} {DROPPED}", fix)
+        return Finding(code, "error", str(source.path), pointer, f"{what} {source.dropped}", fix)
 
     if not isinstance(data, dict):
         yield drop("HK103", "", f"It holds {_kind(data)} instead of an object.", '{"hooks": {"PreToolUse": [...]}}')
@@ -72,7 +72,7 @@ def _event(source: Source, event: str, groups: Any, drop: Drop) -> Iterator[Hook
         near = difflib.get_close_matches(event, EVENTS, 1, 0.5)
         what = f"Claude Code {CLIENT} has no event {event!r}; hooks under it never run."
         fix = f"did you mean {near[0]}?" if near else "remove it, or check the client's version: claude --version"
-        if source.plugin:
+        if source.kind in ("plugin", "page"):
             yield drop("HK120", pointer, what, fix)
         else:
             yield Finding("HK120", "warning", str(source.path), pointer, what, fix)
@@ -112,9 +112,8 @@ def _handler(
 ) -> Iterator[Hook | Finding]:
     if isinstance(given, str):
         what = f"The hook is a bare path ({given[:80]!r})."
-        yield drop(
-            "HK110", pointer, what, json.dumps(as_command(given)) + "   (parhelia hooks validate --fix writes it)"
-        )
+        writes = "   (parhelia hooks validate --fix writes it)" if source.kind in MENDED else ""
+        yield drop("HK110", pointer, what, json.dumps(as_command(given)) + writes)
         return
     if not isinstance(given, dict):
         yield drop("HK112", pointer, f"The hook is {_kind(given)}.", '{"type": "command", "command": "COMMAND"}')

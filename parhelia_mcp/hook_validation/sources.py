@@ -28,8 +28,26 @@ class Place:
 
     @property
     def config(self) -> Path:
+        """`~/.claude`, or where CLAUDE_CONFIG_DIR says, taken as it is: from the project on, and `~` is no home in it."""
         moved = self.environ.get("CLAUDE_CONFIG_DIR")
-        return Path(moved) if moved else self.home / ".claude"
+        return self.home / ".claude" if moved is None else self.project / moved
+
+    @property
+    def account(self) -> Path:
+        """The client's own file, `.claude.json`, which holds MCP servers beside what it knows of the person."""
+        moved = self.environ.get("CLAUDE_CONFIG_DIR")
+        before = self.config / ".config.json"
+        return before if before.exists() else (self.project / moved if moved else self.home) / ".claude.json"
+
+    @property
+    def config_name(self) -> str:
+        """`config` as people write it."""
+        return "~/.claude" if self.config == self.home / ".claude" else str(self.config)
+
+    @property
+    def account_name(self) -> str:
+        """`account` as people write it."""
+        return "~/.claude.json" if self.account == self.home / ".claude.json" else str(self.account)
 
 
 def sources(place: Place) -> list[Source]:
@@ -40,11 +58,27 @@ def sources(place: Place) -> list[Source]:
     if folder != place.config:
         settings += [Source("project", folder / "settings.json"), Source("local", folder / "settings.local.json")]
     found = [source for source in settings if source.path.exists() or source.path.is_symlink()]
-    given = (Source("plugin", root / "hooks" / "hooks.json", root) for root in place.plugins)
-    return [*found, *_plugins(place, found), *(source for source in given if source.path.exists())]
+    loaded = (Source("plugin", root / "hooks" / "hooks.json", root) for root in _plugins(place, found))
+    return [*found, *(source for source in loaded if source.path.exists())]
 
 
-def _plugins(place: Place, settings: list[Source]) -> Iterator[Source]:
+def pages(place: Place) -> Iterator[Source]:
+    """Every skill, command and agent that may have hooks in its front matter; those of a plugin's agents do not run.
+
+    The client calls a skill's own directory CLAUDE_PLUGIN_ROOT, and for a skill of a plugin the plugin's.
+    """
+    for root in dict.fromkeys((place.config, place.project / ".claude")):
+        for page in sorted(root.glob("skills/*/SKILL.md")):
+            yield Source("page", page, page.parent)
+        for page in sorted([*root.glob("commands/**/*.md"), *root.glob("agents/**/*.md")]):
+            yield Source("page", page)
+    for root in dict.fromkeys(_plugins(place, sources(place))):
+        for page in sorted([*root.glob("skills/*/SKILL.md"), *root.glob("commands/**/*.md")]):
+            yield Source("page", page, root)
+
+
+def _plugins(place: Place, settings: list[Source]) -> Iterator[Path]:
+    """The roots of the enabled plugins, and of those that are given by option."""
     enabled: dict[str, bool] = {}
     for source in settings:
         data = parsed(source.path)
@@ -53,9 +87,9 @@ def _plugins(place: Place, settings: list[Source]) -> Iterator[Source]:
     installed = parsed(place.config / "plugins" / "installed_plugins.json")
     known = parsed(place.config / "plugins" / "known_marketplaces.json")
     for name, on in enabled.items():
-        root = _plugin_root(name, installed, known) if on else None
-        if root and (root / "hooks" / "hooks.json").exists():
-            yield Source("plugin", root / "hooks" / "hooks.json", root)
+        if on and (root := _plugin_root(name, installed, known)):
+            yield root
+    yield from place.plugins
 
 
 def _plugin_root(name: str, installed: Any, known: Any) -> Path | None:

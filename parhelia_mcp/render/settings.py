@@ -121,7 +121,7 @@ def config_diff(result: verbs.config_diff.Result) -> str:
         for how, items in (("travels", result.carried), ("changed", result.rewritten), ("stays", result.dropped))
         for item in items
     ]
-    return table(("", "WHAT", "WHY"), rows) or "Nothing of yours is there to travel."
+    return table(("", "WHAT", "WHY"), rows)
 
 
 def hooks(result: verbs.hooks.Result) -> str:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from parhelia_mcp import config_sync, files
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import NotFound
+from parhelia_mcp.hook_validation.sources import Place
 
 
 class Request(BaseModel, extra="forbid"):
@@ -35,7 +36,7 @@ def run(ctx: Context, request: Request) -> Result:
     if request.id:
         return _given(ctx, request.id)
     with tempfile.TemporaryDirectory(prefix="parhelia-config-") as scratch:
-        receipt = config_sync.collect(ctx.user_home, ctx.cwd, Path(scratch))
+        receipt = config_sync.collect(Place(ctx.user_home, ctx.cwd, ctx.environ), Path(scratch))
     return Result.model_validate(receipt.as_dict())
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from parhelia_mcp import config_sync
+from parhelia_mcp.hook_validation.sources import Place
 from parhelia_mcp.hook_validator import HookValidator
 
 KEY = "sk-ant-api03-PLANTED0123456789abcdef"
@@ -99,7 +100,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def test_no_planted_secret_travels(home: Path, tmp_path: Path) -> None:
-    receipt = config_sync.collect(home, tmp_path / "project", tmp_path / "target")
+    receipt = config_sync.collect(Place(home, tmp_path / "project", {}), tmp_path / "target")
     everything = [path.read_bytes() for path in (tmp_path / "target").rglob("*") if path.is_file()]
     assert len(everything) > 5
     assert not any(b"PLANTED" in data for data in everything)
@@ -108,7 +109,7 @@ def test_no_planted_secret_travels(home: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_useful_travels_and_works_elsewhere(home: Path, tmp_path: Path) -> None:
-    receipt = config_sync.collect(home, tmp_path / "project", tmp_path / "target")
+    receipt = config_sync.collect(Place(home, tmp_path / "project", {}), tmp_path / "target")
     carried = tmp_path / "target" / "claude"
     assert (
         carried / "CLAUDE.md"
@@ -134,7 +135,10 @@ def test_what_is_useful_travels_and_works_elsewhere(home: Path, tmp_path: Path) 
 
 
 def test_the_receipt_says_why_each_thing_stays(home: Path, tmp_path: Path) -> None:
-    dropped = {item.name: item.note for item in config_sync.collect(home, tmp_path / "project", tmp_path / "t").dropped}
+    dropped = {
+        item.name: item.note
+        for item in config_sync.collect(Place(home, tmp_path / "project", {}), tmp_path / "t").dropped
+    }
     assert dropped["~/.claude/.credentials.json"] == "credentials"
     assert dropped["~/.claude/settings.json env"] == "environment block"
     assert dropped["~/.claude/settings.json apiKeyHelper"] == "credential helper"
@@ -146,10 +150,27 @@ def test_the_receipt_says_why_each_thing_stays(home: Path, tmp_path: Path) -> No
 
 
 def test_parhelia_itself_never_travels(home: Path, tmp_path: Path) -> None:
-    receipt = config_sync.collect(home, tmp_path / "project", tmp_path / "target")
-    ours = {item.name: item.note for item in receipt.dropped if "Parhelia itself" in item.note}
+    receipt = config_sync.collect(Place(home, tmp_path / "project", {}), tmp_path / "target")
+    ours = {item.name: item.note for item in receipt.dropped if "Parhelia stays home" in item.note}
     servers = [f"MCP server {name} in ~/.claude.json" for name in ("parhelia", "other-name")]
-    assert list(ours) == ["plugin parhelia@parhelia", *servers]
+    assert list(ours) == ["Parhelia's own MCP server and plugin", "plugin parhelia@parhelia", *servers]
+
+
+def test_a_moved_configuration_travels_and_the_one_it_replaces_does_not(home: Path, tmp_path: Path) -> None:
+    moved, place = tmp_path / "moved", Place(home, tmp_path / "project", {"CLAUDE_CONFIG_DIR": str(tmp_path / "moved")})
+    script = f"python3 {moved}/hooks/mine.py"
+    write(moved / "hooks" / "mine.py", "")
+    write(moved / "CLAUDE.md", "Moved.")
+    write(moved / "settings.json", {"hooks": {"Stop": [{"hooks": [{"type": "command", "command": script}]}]}})
+    write(moved / ".claude.json", {"mcpServers": {"there": {"command": "npx"}}, "primaryApiKey": KEY})
+    receipt = config_sync.collect(place, tmp_path / "target")
+    carried = tmp_path / "target" / "claude"
+    assert (carried / "CLAUDE.md").read_text() == "Moved."
+    assert not (carried / "skills").exists()
+    (group,) = json.loads((carried / "settings.json").read_text())["hooks"]["Stop"]
+    assert group["hooks"][0]["command"] == "python3 $HOME/.claude/hooks/mine.py"
+    assert set(json.loads((tmp_path / "target" / "mcp.json").read_text())["mcpServers"]) == {"there", "project"}
+    assert [item.name for item in receipt.dropped].count(str(moved / ".claude.json")) == 1
 
 
 @pytest.mark.parametrize(
@@ -167,7 +188,7 @@ def test_parhelia_itself_never_travels(home: Path, tmp_path: Path) -> None:
 )
 def test_what_is_broken_stays_and_stops_nothing(home: Path, tmp_path: Path, name: str, content: object) -> None:
     write(home / ".claude" / name, content)
-    receipt = config_sync.collect(home, tmp_path / "project", tmp_path / "target")
+    receipt = config_sync.collect(Place(home, tmp_path / "project", {}), tmp_path / "target")
     assert "~/.claude/CLAUDE.md" in [item.name for item in receipt.carried]
 
 
@@ -179,7 +200,9 @@ def test_what_cannot_be_copied_is_named(home: Path, tmp_path: Path) -> None:
     write(config / "skills" / "heavy" / "model.bin", "x" * (4 << 20))
     for number in range(2):
         shutil.copy(config / "skills" / "heavy" / "model.bin", config / "skills" / "heavy" / f"{number}.bin")
-    dropped = {item.name: item.note for item in config_sync.collect(home, tmp_path, tmp_path / "target").dropped}
+    dropped = {
+        item.name: item.note for item in config_sync.collect(Place(home, tmp_path, {}), tmp_path / "target").dropped
+    }
     assert dropped["~/.claude/CLAUDE.md"] == "a link that leads nowhere"
     assert dropped["~/.claude/skills/pipe"] == "not a regular file"
     assert dropped["~/.claude/skills/heavy"] == "more than 2,000 files or 10 MiB"
@@ -189,7 +212,7 @@ def test_hooks_that_are_switched_off_stay_so(home: Path, tmp_path: Path) -> None
     settings = {**settings_of(home, tmp_path / "project"), "disableAllHooks": True}
     write(home / ".claude" / "settings.json", settings)
     write(home / ".claude/plugins/cache/lint/hooks/hooks.json", {"hooks": {}})
-    config_sync.collect(home, tmp_path / "project", tmp_path / "target")
+    config_sync.collect(Place(home, tmp_path / "project", {}), tmp_path / "target")
     assert "hooks" not in json.loads((tmp_path / "target/claude/settings.json").read_text())
     assert (tmp_path / "target/plugins/lint-mine/.claude-plugin").is_dir()
     assert not (tmp_path / "target/plugins/lint-mine/hooks").exists()
@@ -197,6 +220,6 @@ def test_hooks_that_are_switched_off_stay_so(home: Path, tmp_path: Path) -> None
 
 def test_an_empty_home_carries_nothing(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
-    receipt = config_sync.collect(tmp_path / "home", tmp_path, tmp_path / "target")
-    assert (receipt.carried, receipt.dropped) == ([], [])
+    receipt = config_sync.collect(Place(tmp_path / "home", tmp_path, {}), tmp_path / "target")
+    assert (receipt.carried, len(receipt.dropped)) == ([], 1)
     assert json.loads((tmp_path / "target" / "mcp.json").read_text()) == {"mcpServers": {}}

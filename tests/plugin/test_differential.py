@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -27,6 +27,15 @@ def pre(*groups: Any, **more: Any) -> dict[str, Any]:
     return {"hooks": {"PreToolUse": list(groups)}, **more}
 
 
+def page(handler: str) -> str:
+    head = "name: hooked\ndescription: guards"
+    return f"---\n{head}\nhooks:\n  PreToolUse:\n    - matcher: Bash\n      hooks:\n        - {handler}\n---\nDo it.\n"
+
+
+MOVED = {"CLAUDE_CONFIG_DIR": "moved"}
+SKILL = ".claude/skills/hooked/SKILL.md"
+
+
 @dataclass(frozen=True)
 class Case:
     settings: Settings
@@ -35,6 +44,8 @@ class Case:
     mode: int = 0o755
     name: str = "guard.sh"
     project: str = "project"
+    file: str = ".claude/settings.json"
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 CASES: dict[str, Case] = {
@@ -72,6 +83,16 @@ CASES: dict[str, Case] = {
     "space in an unquoted path": Case(
         lambda g: pre(group("$CLAUDE_PROJECT_DIR/guard.sh")), "HK137", project="my project"
     ),
+    "a moved configuration": Case(lambda g: pre(group(g)), file="moved/settings.json", env=MOVED),
+    "a moved configuration that is broken": Case(
+        lambda g: {"hooks": 1}, "HK103", file="moved/settings.json", env=MOVED
+    ),
+    "a skill's own": Case(lambda g: page(f'{{"type": "command", "command": "{g}"}}'), file=SKILL),
+    "a skill's own in the seed form": Case(page, "HK110", file=SKILL),
+    "a skill's own on several lines": Case(lambda g: page("type: command\n          command: ./guard.sh"), file=SKILL),
+    "a skill's own for an unknown event": Case(
+        lambda g: page(f"type: command\n          command: {g}\n  PreToolUze: []"), "HK120", file=SKILL
+    ),
 }
 
 
@@ -90,10 +111,12 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[bool, 
         content = case.settings(str(guard))
         if not isinstance(content, str | bytes):
             content = json.dumps(content)
-        settings = project / ".claude" / "settings.json"
+        settings = project / case.file
+        settings.parent.mkdir(parents=True, exist_ok=True)
         settings.write_bytes(content if isinstance(content, bytes) else content.encode())
-        report = HookValidator(home=home, project=project, environ=environment(home)).validate()
-        run = run_claude(home, project, [("Bash", {"command": "touch RAN"})])
+        report = HookValidator(home=home, project=project, environ={**environment(home), **case.env}).validate()
+        first = [("Skill", {"skill": "hooked"})] if case.file == SKILL else []
+        run = run_claude(home, project, [*first, ("Bash", {"command": "touch RAN"})], env=case.env)
         assert run.result["terminal_reason"] == "completed"
         assert "RAN" not in run.stderr
         return (project / "GUARDED").exists() and not (project / "RAN").exists(), report

@@ -52,6 +52,11 @@ def pre(command: str, **fields: Any) -> dict[str, Any]:
     }
 
 
+def changing(one: str, other: str, matcher: str = "Bash") -> dict[str, Any]:
+    groups = [pre(one)["hooks"]["PreToolUse"][0], {**pre(other)["hooks"]["PreToolUse"][0], "matcher": matcher}]
+    return {"hooks": {"PreToolUse": groups}}
+
+
 def codes(found: Report) -> set[str]:
     return {finding.code for finding in found.findings if finding.code != "HK171"}
 
@@ -148,13 +153,22 @@ def alive(pid: str) -> bool:
         ({"hooks": {"PreToolUse": [{"matcher": "Write|Edit", "hooks": []}]}}, "HK124"),
         ({"hooks": {"PreToolUse": [pre("true")["hooks"]["PreToolUse"][0]] * 2}}, "HK150"),
         (pre("./hook.sh"), "HK136"),
+        (changing("echo updatedInput", "echo '{updatedInput}'"), "HK151"),
+        (changing("echo updatedInput", "sh ./change.sh", matcher="Edit|Bash"), "HK151"),
     ],
 )
 def test_what_works_but_should_not_be_so_is_a_warning(tmp_path: Path, data: Any, code: str) -> None:
     script(tmp_path, "exit 0\n")
+    (tmp_path / "change.sh").write_text("echo updatedInput\n")
     found = report(tmp_path, data)
     assert found.ok, str(found)
     assert code in {finding.code for finding in found.findings}
+
+
+def test_hooks_that_change_different_tools_or_only_look_do_not_meet(tmp_path: Path) -> None:
+    found = report(tmp_path, changing("echo updatedInput", "echo updatedInput too", matcher="Edit"))
+    assert codes(found) == set(), str(found)
+    assert codes(report(tmp_path, changing("echo updatedInput", "true"))) == set()
 
 
 def test_a_script_that_everybody_can_change_is_an_error(tmp_path: Path) -> None:
@@ -182,6 +196,44 @@ def test_the_hooks_of_an_enabled_plugin_are_checked(tmp_path: Path) -> None:
         settings_file.write_text(json.dumps({"enabledPlugins": {"x@m": enabled}}))
         found = HookValidator(home=tmp_path / "home", project=tmp_path, environ=ENVIRON).validate()
         assert codes(found) == ({"HK130"} if enabled else set())
+
+
+PAGE = """---
+name: hooked # a skill with a hook of its own
+description: "guard: all"
+hooks:
+  PreToolUse:
+    # before each command
+    - matcher: 'Bash'
+      hooks:
+        - type: command
+          command: "sh \\"${CLAUDE_PLUGIN_ROOT}\\"/gone.sh"  # beside this page
+          timeout: 5
+        - command: |
+            true
+          type: command
+  Stop:
+  - hooks: [{"type": "command", "command": "true"}]
+---
+hooks:
+  PreToolUze: []
+"""
+
+
+def test_the_front_matter_of_a_skill_is_read_as_yaml(tmp_path: Path) -> None:
+    page = tmp_path / ".claude" / "skills" / "hooked" / "SKILL.md"
+    page.parent.mkdir(parents=True)
+    for text, wanted, hooks in (
+        (PAGE, {"HK130"}, 3),
+        (PAGE.replace("/gone.sh", "/SKILL.md"), set(), 3),
+        (PAGE.replace("PreToolUse", "PreToolUze"), {"HK120"}, 0),
+        (PAGE.replace("timeout: 5", "timeout: '5'"), {"HK114"}, 0),
+        (PAGE.replace("PreToolUse:", "PreToolUse: &x"), {"HK172"}, 0),
+        (PAGE.replace("hooks:\n  Pre", "none:\n  Pre"), set(), 0),
+    ):
+        page.write_text(text)
+        found = HookValidator(home=tmp_path / "home", project=tmp_path, environ=ENVIRON).validate()
+        assert (codes(found), found.hooks) == (wanted, hooks), str(found)
 
 
 def test_fix_rewrites_bare_paths_and_keeps_the_file_as_it_was(tmp_path: Path) -> None:
@@ -278,7 +330,8 @@ def test_the_command_line_shows_what_travels(front: Front) -> None:
     (claude / "history.jsonl").write_text("{}")
     shown = front.text("config", "diff")
     assert "travels" in shown and "~/.claude/CLAUDE.md" in shown
-    assert front.json("config", "diff")["dropped"] == [{"name": "~/.claude/history.jsonl", "note": "history"}]
+    assert {"name": "~/.claude/history.jsonl", "note": "history"} in front.json("config", "diff")["dropped"]
+    assert "Parhelia's own MCP server" in shown
 
 
 def test_a_dry_run_finds_a_script_below_home_and_gives_it_another_home(tmp_path: Path) -> None:
@@ -289,6 +342,16 @@ def test_a_dry_run_finds_a_script_below_home_and_gives_it_another_home(tmp_path:
         assert codes(report(tmp_path, pre(command), run=True)) == set()
         assert (tmp_path / "told").read_text().strip() != str(tmp_path / "home")
         (tmp_path / "told").unlink()
+
+
+def test_a_moved_configuration_is_the_one_that_is_checked_and_written(front: Front) -> None:
+    moved = front.user_home / "moved"
+    env = {"CLAUDE_CONFIG_DIR": str(moved)}
+    assert front.json("hooks", "install", env=env)["changed"][0]["file"] == str(moved / "settings.json")
+    assert front.json("hooks", "validate", env=env)["files"] == [str(moved / "settings.json")]
+    (moved / "settings.json").write_text("{")
+    assert str(moved) in front.text("doctor", env=env, code=2)
+    assert not (front.user_home / ".claude").exists()
 
 
 def test_what_the_hooks_read_from_the_environment_is_no_unknown_setting(front: Front) -> None:
