@@ -27,3 +27,8 @@ def line(text: str, longest: int = 200) -> str:
     """One cleaned line of at most `longest` characters."""
     flat = " ".join(clean(text).split())
     return flat if len(flat) <= longest else flat[: longest - 1] + "…"
+
+
+def many(number: int, noun: str) -> str:
+    """A count in words: "1 file", "2 files"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

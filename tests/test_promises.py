@@ -60,7 +60,7 @@ SAYS = [  # command line, exit code (None: of this machine), what its text must 
     ("logs {done} --grep config", 0, r"config"),
     ("logs {done} --stream output", 0, r"\Aout\n\Z"),
     ("logs {done} --follow", 0, r"out"),
-    ("pull {done}", 0, r"1 files in "),
+    ("pull {done}", 0, r"1 file in "),
     ("attach {live} --info-only", 0, r"^ssh "),
     ("ssh-config", 0, r"Host parhelia-{live}"),
     ("checkpoint list", 0, r"CHECKPOINT(.|\n)*{cp2}"),

@@ -12,6 +12,7 @@ from parhelia_mcp import files, model, processes, spec
 from parhelia_mcp.errors import Problem, Refused
 from parhelia_mcp.inside import outcome
 from parhelia_mcp.inside.agent import Room
+from parhelia_mcp.plain import many
 
 if TYPE_CHECKING:
     from parhelia_mcp.checkpoint.create import Source
@@ -55,7 +56,7 @@ class Checkpoints:
             seen = await anyio.to_thread.run_sync(self._take, trigger, consistent, None if consistent else pending)
         new = seen.pop("new")
         if new:
-            kept = f"{seen['files']} files, {seen['bytes']} bytes, {seen['stored_bytes']} stored"
+            kept = f"{many(seen['files'], 'file')}, {seen['bytes']} bytes, {seen['stored_bytes']} stored"
             why = f"{trigger}: {outcome.brief(note)}" if note else trigger
             self._room.emit("checkpoint", f"checkpoint {seen['checkpoint_id']} ({why}): {kept}", note=note, **seen)
         return seen

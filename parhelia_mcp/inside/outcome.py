@@ -9,6 +9,7 @@ from typing import Any
 from parhelia_mcp.inside.agent import End
 from parhelia_mcp.inside.limits import Ending
 from parhelia_mcp.model import Reason, State
+from parhelia_mcp.plain import many
 from parhelia_mcp.spec import Spec
 
 
@@ -36,7 +37,7 @@ def _outcome(state: State, reason: Reason, code: int | None, detail: str) -> dic
 def last_line(outcome: dict[str, Any], collected: dict[str, Any]) -> str:
     """The last line of the session's log: what ended it, in the words that people search for."""
     work = (
-        f"{collected['files_changed']} files changed, {collected['commit'][:12]}"
+        f"{many(collected['files_changed'], 'file')} changed, {collected['commit'][:12]}"
         if collected["commit"]
         else "no changes"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from parhelia_mcp.model import moment, timestamp
+from parhelia_mcp.plain import many
 from parhelia_mcp.render.text import age, colour, money, pairs, size, state, table
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def checkpoint(one: verbs.checkpoint.Row) -> str:
             ("session", one.session_id),
             ("taken", f"{one.created_at} ({age(one.created_at)} ago), {one.trigger}"),
             ("state", _kept(one)),
-            ("holds", f"{one.files} files, {size(one.bytes)} ({size(one.stored_bytes)} stored)"),
+            ("holds", f"{many(one.files, 'file')}, {size(one.bytes)} ({size(one.stored_bytes)} stored)"),
             ("parent", one.parent),
             ("expires", f"{one.expires_at}, {_expiry(one)}" if one.expires_at else None),
             ("turns", str(one.turns) if one.turns else None),
@@ -120,7 +121,7 @@ def removed(result: verbs.checkpoint.Removed) -> str:
 
 def resumed(result: verbs.resume.Result) -> str:
     if result.target:
-        lines = [f"{result.checkpoint_id} restored into {result.target}: {result.files} files"]
+        lines = [f"{result.checkpoint_id} restored into {result.target}: {many(result.files, 'file')}"]
         lines += [f"saved what was there: {result.saved}"] if result.saved else []
         lines += [f"without setuid bits: {', '.join(result.lowered)}"] if result.lowered else []
         return "\n".join([*lines, result.note or "", f"next: {result.next}"])

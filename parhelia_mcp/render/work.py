@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from parhelia_mcp.plain import clean
+from parhelia_mcp.plain import clean, many
 from parhelia_mcp.render.text import money, pairs, state
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def landed(result: dict[str, Any] | None) -> list[str]:
         return ["no file was changed"]
     name = result.get("branch") or result.get("ref")
     lines = (
-        [f"work: {name}  ({result.get('files_changed')} files, commit {str(result.get('commit'))[:12]})"]
+        [f"work: {name}  ({many(result.get('files_changed') or 0, 'file')}, commit {str(result.get('commit'))[:12]})"]
         if name
         else []
     )
@@ -49,7 +49,7 @@ def killed(result: verbs.kill.Result) -> str:
 
 def pulled(result: verbs.pull.Result) -> str:
     lines = [
-        f"{result.session_id}: {result.files_changed} files in {result.branch or result.ref or 'the result snapshot'}"
+        f"{result.session_id}: {many(result.files_changed or 0, 'file')} in {result.branch or result.ref or 'the result snapshot'}"
     ]
     if result.risky_paths:
         lines.append(
@@ -65,7 +65,7 @@ def left(result: verbs.attach.Result) -> str:
     lines = [f"left {result.session_id}: {state(result.state)}"]
     if result.checkpoint:
         held = result.checkpoint
-        lines[0] += f", checkpoint {clean(str(held.get('checkpoint_id')))} ({held.get('files')} files)"
+        lines[0] += f", checkpoint {clean(str(held.get('checkpoint_id')))} ({many(held.get('files') or 0, 'file')})"
     lines += [clean(note) for note in result.notes]
     hours, minutes = divmod((result.time_left_s or 0) // 60, 60)
     rest = pairs(
