@@ -11,6 +11,7 @@ from parhelia_mcp.ssh.keys import Keys
 
 USER = "parhelia"  # the only user name a session's server knows; who that is there is the server's business
 CONNECT_S = 10  # seconds for TCP and the first line of the server
+CUT = "ssh-reset"  # the code of a line that broke when it had been made
 
 _OPTIONS = {
     "GlobalKnownHostsFile": "/dev/null",
@@ -143,25 +144,24 @@ _FAILURES: tuple[tuple[tuple[str, ...], str, type[Problem], str, str], ...] = (
         "parhelia status {session}",
     ),
     (
-        ("timed out during banner exchange", "Connection timed out", "Operation timed out", "Timeout, server"),
+        ("client_loop", "ssh_packet_write", "Read from remote host", "Timeout, server", "closed by remote host."),
+        CUT,
+        Unreachable,
+        "The connection to {session} was cut. The session goes on.",
+        "parhelia attach {session}",
+    ),
+    (
+        ("timed out",),
         "ssh-timeout",
         Unreachable,
         "The ssh server of {session} does not answer.",
         "parhelia status {session}",
     ),
     (
-        (
-            "closed by remote host",
-            "Connection closed by",
-            "Connection reset by",
-            "Broken pipe",
-            "kex_exchange_identification",
-            "banner line contains invalid characters",
-            "Connection to",
-        ),
-        "ssh-reset",
+        ("Connection closed by", "Connection reset by", "kex_exchange_identification", "banner line contains invalid"),
+        "ssh-closed",
         Unreachable,
-        "The connection to {session} was cut. The session goes on.",
-        "parhelia attach {session}",
+        "The line to the ssh server of {session} is closed before anything is said on it.",
+        "parhelia status {session}",
     ),
 )

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from parhelia_mcp.errors import Problem, Refused, Unreachable
-from parhelia_mcp.ssh.client import CONNECT_S, USER
+from parhelia_mcp.ssh.client import CONNECT_S, CUT, USER
 from parhelia_mcp.ssh.keys import Keys
 
 
@@ -39,7 +39,8 @@ def attach(keys: Keys, port: int, remote: str) -> int:
     except TimeoutError:
         raise _away(keys, "ssh-timeout", f"The ssh server of {keys.session} does not answer.") from None
     except (asyncssh.Error, OSError):
-        raise _away(keys, "ssh-reset", f"The connection to {keys.session} was cut. The session goes on.") from None
+        what = f"The line to the ssh server of {keys.session} is closed before anything is said on it."
+        raise _away(keys, "ssh-closed", what) from None
 
 
 def _away(keys: Keys, code: str, what: str) -> Problem:
@@ -63,19 +64,26 @@ async def _attach(keys: Keys, port: int, remote: str) -> int:
         keepalive_interval=5,
         keepalive_count_max=3,
     ) as connection:
-        terminal = os.environ.get("TERM", "xterm-256color")
-        size = shutil.get_terminal_size()
-        async with connection.create_process(
-            remote, term_type=terminal, term_size=tuple(size), encoding=None
-        ) as process:
-            with _raw(), _keys_to(process):
-                while data := await process.stdout.read(65536):
-                    sys.stdout.buffer.write(data)
-                    sys.stdout.buffer.flush()
-            await process.wait()
-            if process.exit_status is None:
-                raise asyncssh.ConnectionLost("no exit status")
-            return process.exit_status
+        try:
+            return await _terminal(connection, remote)
+        except (asyncssh.Error, OSError):
+            what = f"The connection to {keys.session} was cut. The session goes on."
+            raise Unreachable(CUT, what, f"parhelia attach {keys.session}") from None
+
+
+async def _terminal(connection, remote: str) -> int:
+    import asyncssh
+
+    terminal, size = os.environ.get("TERM", "xterm-256color"), tuple(shutil.get_terminal_size())
+    async with connection.create_process(remote, term_type=terminal, term_size=size, encoding=None) as process:
+        with _raw(), _keys_to(process):
+            while data := await process.stdout.read(65536):
+                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.flush()
+        await process.wait()
+        if process.exit_status is None:
+            raise asyncssh.ConnectionLost("no exit status")
+        return process.exit_status
 
 
 @contextmanager

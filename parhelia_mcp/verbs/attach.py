@@ -30,9 +30,9 @@ from parhelia_mcp.verbs import recover, resume
 READY_S = 20.0  # from `running` until its ssh server listens
 FIRST_S = 20.0  # how long the first connection is tried
 AGAIN_S = 600.0  # how long a lost one is tried again
-STEADY_S = 1.0  # a connection that lived this long was one
+STEADY_S = 1.0  # a connection that was made and lived this long was a good one
 CHECKPOINT_S = 60.0
-CUT = 255  # ssh's own exit code; every other one comes from the session
+FAILED = 255  # ssh's own exit code; every other one comes from the session
 
 
 class Request(BaseModel, extra="forbid"):
@@ -220,11 +220,13 @@ def _stay(ctx: Context, room: Room, command: list[str], port: int, steps: Steps,
         steps.step(f"the connection ended after {lasted:.1f} s")
         if problem is None or window.closed or not ctx.store.session(room.session.id).live:
             return
-        if lasted > STEADY_S:
+        if problem.code == client.CUT and lasted > STEADY_S:
             good, tries, limit = time.monotonic(), 0, AGAIN_S
         _plain_screen()
-        if not client.passing(problem) or time.monotonic() - good > limit:
+        if not client.passing(problem):
             raise problem
+        if (tried := time.monotonic() - good) > limit:
+            raise Unreachable(problem.code, f"{problem.message} It was tried for {tried:.0f} s.", problem.hint)
         pause = min(5.0, 0.2 * 2**tries)
         tries += 1
         steps.say(f"{problem.message} Trying again in {pause:.1f} s ({tries}); Ctrl-C leaves.")
@@ -243,10 +245,10 @@ def _by_ssh(room: Room, command: list[str], port: int, window: Window) -> Proble
     """None where the session's side ended it; else why the system's ssh could not go on."""
     with subprocess.Popen(command, stderr=subprocess.PIPE) as window.ssh:
         words = window.ssh.communicate()[1].decode(errors="replace")
-    if window.ssh.returncode not in (CUT, -signal.SIGPIPE):
+    if window.ssh.returncode not in (FAILED, -signal.SIGPIPE):
         return None
     return client.failure(words, room.keys) or Unreachable(
-        "ssh-reset",
+        client.CUT,
         f"The connection to {room.session.id} was lost{': ' + clean(words.strip()) if words.strip() else '.'}",
         f"parhelia attach {room.session.task}",
     )

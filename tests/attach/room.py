@@ -64,10 +64,10 @@ class Person:
     def screen(self) -> str:
         return self.tmux("capture-pane", "-p", "-J")
 
-    def see(self, *texts: str) -> None:
+    def see(self, *texts: str, within: float = 60) -> None:
         """Wait until all of this is on the screen."""
         try:
-            eventually(lambda: all(text in self.screen for text in texts))
+            eventually(lambda: all(text in self.screen for text in texts), within=within)
         except AssertionError:
             raise AssertionError(f"{texts} did not come on the screen:\n{self.screen}") from None
 

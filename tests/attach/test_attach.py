@@ -84,6 +84,23 @@ def test_a_lost_line_is_joined_again_and_the_agent_never_notices(house: House, t
     someone.leave()
 
 
+def test_a_server_that_never_answers_is_tried_for_so_long_and_no_longer(
+    house: House, task: str, person: People, tmp_path: Path
+) -> None:
+    """A try that runs into its own time limit is not a connection that held."""
+    quick = tmp_path / "ssh"
+    quick.write_text('#!/bin/sh\nexec /usr/bin/ssh -o ConnectTimeout=2 "$@"\n')
+    quick.chmod(0o755)
+    server = ssh_server(house.listening(task)["runner"]["pid"])
+    os.kill(server, signal.SIGSTOP)
+    try:
+        someone = person()
+        someone.sit(house, "attach", task, PATH=str(tmp_path))
+        someone.see("does not answer. It was tried for 2", f"parhelia status {task}", "left with 5")
+    finally:
+        os.kill(server, signal.SIGCONT)
+
+
 def ssh_server(runner: int) -> int:
     """The process of the ssh server below a runner; 0 where there is none."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):

@@ -55,7 +55,7 @@ def test_the_port_follows_a_tunnel_that_moves_and_closes_when_there_is_none(tmp_
     where.clear()
     lost = run(argv)
     problem = client.failure(lost.stderr.decode(), first.keys)
-    assert problem is not None and problem.code == "ssh-reset" and client.passing(problem)
+    assert problem is not None and problem.code == "ssh-closed" and client.passing(problem)
     second.end()
     local.close()
 
