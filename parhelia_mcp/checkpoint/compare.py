@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,8 +37,8 @@ def diff(store: Store, before: Manifest | str, after: Manifest | str) -> Differe
     first, second = _both(store, before, after)
     found: dict[str, list[str]] = {"added": [], "changed": [], "removed": []}
     sizes: dict[str, tuple[int, int]] = {}
-    with reader(store, first) as old, reader(store, second) as new:
-        for path, left, right in _pairs(old, new, bytes.fromhex(first.tree), bytes.fromhex(second.tree)):
+    with reader(store, first, second) as opened:
+        for path, left, right in _pairs(opened, bytes.fromhex(first.tree), bytes.fromhex(second.tree)):
             name = os.fsdecode(path)
             kind = "added" if left is None else "removed" if right is None else "changed"
             found[kind].append(name)
@@ -50,22 +51,27 @@ def _both(store: Store, before: Manifest | str, after: Manifest | str) -> tuple[
     return first, load(store, after) if isinstance(after, str) else after
 
 
-def _pairs(old: Reader, new: Reader, left: bytes, right: bytes):
+def _pairs(opened: Reader, left: bytes, right: bytes) -> Iterator[tuple[bytes, Entry | None, Entry | None]]:
     stack = [(b"", left, right)]
     while stack:
         path, one, other = stack.pop()
         if one == other:
             continue
-        mine = {entry.name: entry for entry in trees.entries(old, one)} if one else {}
-        theirs = {entry.name: entry for entry in trees.entries(new, other)} if other else {}
-        for name in mine.keys() | theirs.keys():
-            a, b = mine.get(name), theirs.get(name)
+        for name, a, b in _unlike(opened, one, other):
             below = path + b"/" + name if path else name
             if a is None or b is None or _differs(a, b):
                 yield below, a, b
             folders = [entry.body if entry and entry.kind == form.DIRECTORY else b"" for entry in (a, b)]
             if any(folders):
                 stack.append((below, *folders))
+
+
+def _unlike(opened: Reader, one: bytes, other: bytes) -> Iterator[tuple[bytes, Entry | None, Entry | None]]:
+    """The names that are not the same in two directories, with the entry on each side; no tree is an empty one."""
+    sides = (opened.read(tree, tree=True) if tree else form.encode_tree(b"", b"") for tree in (one, other))
+    mine, theirs = ({entry.name: entry for entry in side} for side in form.unlike(*sides))
+    for name in mine.keys() | theirs.keys():
+        yield name, mine.get(name), theirs.get(name)
 
 
 def _differs(a: Entry, b: Entry) -> bool:

@@ -85,44 +85,52 @@ def encode_tree(files: bytes, directories: bytes) -> bytes:
 
 def decode_tree(data: bytes) -> list[Entry]:
     """The entries of a tree; raises Corrupted for anything that FORMAT.md forbids."""
+    return _checked(_records(data))
+
+
+def unlike(left: bytes, right: bytes) -> tuple[list[Entry], list[Entry]]:
+    """The entries of each of two trees that the other does not hold just so, checked as `decode_tree` does.
+
+    What is the same in both, which is nearly all of it, is compared as bytes and never decoded.
+    """
+    mine, theirs = _records(left), _records(right)
+    same = set(mine).intersection(theirs)
+    return tuple(_checked([record for record in side if record not in same]) for side in (mine, theirs))
+
+
+def _records(data: bytes) -> list[bytes]:
     if data[:2] != _TREE_MAGIC:
         raise damaged("A directory's record is of no known kind")
-    entries: list[Entry] = []
-    offset, total = 2, len(data)
-    while offset < total:
-        entry, offset = _entry_at(data, offset)
-        entries.append(entry)
-    _check(entries)
-    return entries
+    found: list[bytes] = []
+    unpack, head, start, total = _ENTRY.unpack_from, _ENTRY.size, 2, len(data)
+    while start < total:
+        if start + head > total:
+            raise damaged("A directory's record is torn")
+        _, _, name_size, _, xattrs_size, body_size = unpack(data, start)
+        end = start + head + name_size + xattrs_size + body_size
+        if end > total:
+            raise damaged("A directory's record is torn")
+        found.append(data[start:end])
+        start = end
+    return found
 
 
 def decode_entry(data: bytes) -> Entry:
     """The one entry that `Entry.encode` made."""
-    return _entry_at(data, 0)[0]
-
-
-def _entry_at(data: bytes, offset: int) -> tuple[Entry, int]:
-    name_at = offset + _ENTRY.size
-    if name_at > len(data):
-        raise damaged("A directory's record is torn")
-    kind, mode, name_size, mtime_ns, xattrs_size, body_size = _ENTRY.unpack_from(data, offset)
-    xattrs_at = name_at + name_size
+    kind, mode, name_size, mtime_ns, xattrs_size, _ = _ENTRY.unpack_from(data)
+    xattrs_at = _ENTRY.size + name_size
     body_at = xattrs_at + xattrs_size
-    end = body_at + body_size
-    if end > len(data):
-        raise damaged("A directory's record is torn")
-    return Entry(kind, data[name_at:xattrs_at], mode, mtime_ns, data[xattrs_at:body_at], data[body_at:end]), end
+    return Entry(kind, data[_ENTRY.size : xattrs_at], mode, mtime_ns, data[xattrs_at:body_at], data[body_at:])
 
 
-def _check(entries: list[Entry]) -> None:
+def _checked(records: list[bytes]) -> list[Entry]:
+    entries = [decode_entry(record) for record in records]
     before = (False, b"")
-    names = set()
     for kind, name, mode, _, _, body in entries:
         key = (kind == DIRECTORY, name)
         if key <= before:
             raise damaged("A directory names an entry twice or out of order")
         before = key
-        names.add(name)
         if len(name) > 255 or name in _NO_NAMES or b"/" in name or b"\0" in name:
             raise damaged(f"A directory holds the name {name[:80]!r}, which leads elsewhere")
         if kind not in _KINDS or mode > 0o7777:
@@ -131,8 +139,9 @@ def _check(entries: list[Entry]) -> None:
             raise damaged(f"The directory {name[:80]!r} has no tree")
         if kind == LINK and (not body or b"\0" in body):
             raise damaged(f"The link {name[:80]!r} has no target")
-    if len(names) != len(entries):
+    if len({entry.name for entry in entries}) != len(entries):
         raise damaged("A directory names an entry twice")
+    return entries
 
 
 def encode_xattrs(pairs: list[tuple[bytes, bytes]]) -> bytes:

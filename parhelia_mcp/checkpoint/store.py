@@ -118,10 +118,12 @@ def load(store: Store, wanted: str) -> Manifest:
     return _load(store, found[0])
 
 
-def reader(store: Store, checkpoint: Manifest) -> Reader:
-    """The checkpoint's packs, open; raises Corrupted, or NotFound where it was deleted meanwhile."""
+def reader(store: Store, *checkpoints: Manifest) -> Reader:
+    """The packs of these checkpoints, each opened once; raises Corrupted, or NotFound where one was deleted meanwhile."""
+    refs = dict.fromkeys(ref for one in checkpoints for ref in one.packs)
     try:
-        return Reader(store.packs, checkpoint.packs, store.key)
+        return Reader(store.packs, refs, store.key)
     except Corrupted:
-        _load(store, checkpoint.hash)
+        for one in checkpoints:
+            _load(store, one.hash)
         raise

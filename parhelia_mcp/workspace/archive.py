@@ -75,9 +75,9 @@ def changes(bundle: Path) -> dict[str, Any]:
     try:
         with tarfile.open(bundle, errors="surrogateescape") as tar:
             first = tar.next()
-            if first is None or first.name != _RESULT or first.size > 256 << 20:
+            if first is None or first.name != _RESULT or first.size > 256 << 20 or not (told := tar.extractfile(first)):
                 raise ValueError("no result in it")
-            about = json.loads(tar.extractfile(first).read())  # type: ignore[union-attr]
+            about = json.loads(told.read())
             names = [*about["now"], *about["deleted"], *about["base"]]
             if not all(isinstance(text, str) for text in [*names, *about["now"].values(), *about["base"].values()]):
                 raise ValueError("odd names in it")
