@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.claude_client import claude_path, client_env
-from tests.fake_api import fake_api, say, use
+from tests.fake_api import Reply, fake_api, say, use
 from tests.front import Front, eventually
 
 
@@ -111,14 +111,20 @@ def test_a_conversation_killed_in_a_tool_call_goes_on_where_it_was(front: Front,
 
 
 def test_the_command_that_is_printed_continues_the_conversation_at_home(front: Front, tmp_path: Path) -> None:
-    with fake_api([use("Write", file_path="note.txt", content="kept\n"), say("I wrote it down.")]) as api:
+    script = [
+        use("Write", file_path="note.txt", content="kept\n"),
+        use("TaskCreate", subject="Sweep the stairs", description="all of them"),
+        say("I wrote it down."),
+    ]
+    with fake_api(script) as api:
         task = front.json("submit", "the magic word is xyzzy", env=at(api))["task_id"]
         done(front, task)
     target = tmp_path / "my work"
     command = front.json("resume", task, "--target", str(target))["next"]
-    assert command.startswith(f"cd '{target}' && claude --resume ")
+    assert command.startswith(f"cd '{target}' && ")
     assert (target / "a.txt").read_text() == "one\n"
-    with fake_api([say("As I said.")]) as api:
+    ask = Reply(({"type": "tool_use", "id": "toolu_at_home", "name": "TaskList", "input": {}},))
+    with fake_api([ask, say("As I said.")]) as api:
         headless = command.replace("claude --resume", "claude -p 'and now?' --resume")
         run = subprocess.run(
             ["sh", "-c", headless],
@@ -129,9 +135,10 @@ def test_the_command_that_is_printed_continues_the_conversation_at_home(front: F
             check=False,
         )
         assert run.stdout.strip() == "As I said.", run
-        said = json.dumps(api.messages[0].body["messages"])
+        said = json.dumps(api.messages[-1].body["messages"])
     assert "the magic word is xyzzy" in said
     assert "I wrote it down." in said
+    assert said.count("Sweep the stairs") > 2, "the task list came home too"
     assert front.git("status", "--porcelain", cwd=target) == "?? note.txt\n"
 
 

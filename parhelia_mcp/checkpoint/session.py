@@ -54,13 +54,20 @@ def restore(store: Store, wanted: Manifest, workspace: Path, home: Path, project
     if not wanted.agent.transcript:
         return
     _put_back(store, wanted, "conversation", home / ".claude" / "projects" / project, aside)
+    if not has_tasks(store, wanted):
+        return
+    tasks = _tasks(home, Path(wanted.agent.transcript).stem)
+    _put_back(store, wanted, TASKS, tasks, aside.with_name(f"{aside.name}.tasks"))
+
+
+def has_tasks(store: Store, wanted: Manifest) -> bool:
+    """Whether the agent's task list was kept."""
     with reader(store, wanted) as opened:
         try:
             trees.find(opened, wanted, TASKS)
         except NotFound:
-            return
-    tasks = _tasks(home, Path(wanted.agent.transcript).stem)
-    _put_back(store, wanted, TASKS, tasks, aside.with_name(f"{aside.name}.tasks"))
+            return False
+    return True
 
 
 def _put_back(store: Store, wanted: Manifest, part: str, target: Path, aside: Path) -> None:

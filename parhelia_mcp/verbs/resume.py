@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from parhelia_mcp import files, follow, sessions, task_checkpoints, terms
 from parhelia_mcp.checkpoint import create, restore, retention
+from parhelia_mcp.checkpoint import session as parts
 from parhelia_mcp.checkpoint.manifest import Facts, Manifest
 from parhelia_mcp.checkpoint.store import Store
 from parhelia_mcp.context import Context
@@ -21,7 +22,8 @@ from parhelia_mcp.spec import CheckpointPolicy, Spec, Workspace
 from parhelia_mcp.store import Session
 from parhelia_mcp.verbs import submit
 
-CONVERSATION = ".parhelia/conversation"
+BESIDE = ".parhelia"  # in a directory that a task was brought home to: what is not its files
+CLIENT_TASKS = '"${CLAUDE_CONFIG_DIR:-$HOME/.claude}"/tasks'  # where Claude Code looks for task lists
 
 
 class Request(BaseModel, extra="forbid"):
@@ -203,12 +205,7 @@ def _home(
     saved = _save_first(store, session, target, terms.policy_for(ctx)) if force else None
     progress = (lambda files, count: seen(files, count, chosen.bytes)) if seen else None
     done = restore.restore(store, chosen, target, force=force, progress=progress)
-    command = f"cd {shlex.quote(str(target))}"
-    if chosen.agent.transcript:
-        talk = restore.restore(store, chosen, target / CONVERSATION, part="conversation", force=True)
-        _keep_out_of_git(target)
-        transcript = talk.target / Path(chosen.agent.transcript).name
-        command += f" && claude --resume {shlex.quote(str(transcript))}"
+    command = f"cd {shlex.quote(str(target))}{_conversation(store, chosen, target)}"
     kept = " and ".join(part for part in (saved and f"checkpoint {saved}", done.saved and str(done.saved)) if part)
     return Result(
         task_id=session.task,
@@ -227,6 +224,23 @@ def _home(
         if chosen.agent.transcript
         else "no conversation in this checkpoint",
     )
+
+
+def _conversation(store: Store, chosen: Manifest, target: Path) -> str:
+    """Put the conversation and its task list beside the files; how the command goes on that continues them.
+
+    The client looks for a task list in its own directory alone. That is the user's: they copy it, not we.
+    """
+    if not chosen.agent.transcript:
+        return ""
+    talk = restore.restore(store, chosen, target / BESIDE / "conversation", part="conversation", force=True)
+    transcript = talk.target / Path(chosen.agent.transcript).name
+    copy = ""
+    if parts.has_tasks(store, chosen):
+        restore.restore(store, chosen, target / BESIDE / "tasks" / transcript.stem, part=parts.TASKS, force=True)
+        copy = f" && mkdir -p {CLIENT_TASKS} && cp -R {BESIDE}/tasks/. {CLIENT_TASKS}"
+    _keep_out_of_git(target)
+    return f"{copy} && claude --resume {shlex.quote(str(transcript))}"
 
 
 def _save_first(store: Store, session: Session, target: Path, policy: CheckpointPolicy) -> str | None:
