@@ -299,7 +299,7 @@ def _held(sums: dict[str, int]) -> int:
 
 def publish(ctx: Context) -> None:
     """Write `budget.json` for the hooks, after a commit. Advisory: an older writer never replaces a newer one's numbers."""
-    from parhelia_mcp import locks, prices
+    from parhelia_mcp import billing, locks, prices
 
     now = standing(ctx, everywhere=True)
     path = ctx.home / "budget.json"
@@ -316,6 +316,6 @@ def publish(ctx: Context) -> None:
                 "reserved_usd": dollars(now.reserved),
                 "per_task_usd": ctx.loaded.user.budget.per_task_usd,
                 "warning_threshold": ctx.loaded.user.budget.warning_threshold,
-                "rates": prices.rates(ctx.loaded.user.prices),
+                "rates": prices.rates(billing.prices_for(ctx, "modal", ctx.loaded.user.prices)),
             },
         )

@@ -88,6 +88,13 @@ class Context:
     def on_terminal(self) -> bool:
         return sys.stdin.isatty() and sys.stderr.isatty()
 
+    @property
+    def modal_account(self) -> bool:
+        """Whether there is a token for Modal, where its SDK would look for one."""
+        named = self.environ.get("MODAL_CONFIG_PATH")
+        path = Path(named).expanduser() if named else self.user_home / ".modal.toml"
+        return "MODAL_TOKEN_ID" in self.environ or path.is_file()
+
     def task_dir(self, task: str) -> Path:
         return self.home / "tasks" / task
 

@@ -91,6 +91,8 @@ STEPS = (
     END;
     """,
     "CREATE INDEX sessions_outlived ON sessions (task) WHERE latest = 1 AND reason = 'lifetime';",
+    # What the provider itself says that a session cost, beside the ledger and never part of it; NULL: nothing yet.
+    "CREATE TABLE billed (session TEXT PRIMARY KEY, task TEXT NOT NULL, at TEXT NOT NULL, micro_usd INTEGER) STRICT;",
 )
 
 

@@ -100,7 +100,7 @@ def compute_rate_micro_per_hour(
         return ceil(table["local"] * MICRO)
     hourly = sizes.cpu * table["cpu_core"] + sizes.memory_gb * table["memory_gb"]
     hourly += _gpu_usd_per_hour(sizes.gpu, table["gpu"])
-    return ceil(round(hourly * _region_factor(region, table["region"]) * MICRO, 3))
+    return ceil(round(hourly * region_factor(region, table["region"]) * MICRO, 3))
 
 
 def rates(overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -120,15 +120,22 @@ def rates(overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
 
 
 def _gpu_usd_per_hour(gpu: str | None, table: Mapping[str, float]) -> float:
-    """The rate of `NAME` or `NAME:COUNT`; the dearest for a name that the table lacks."""
+    """What all the GPUs of `NAME` or `NAME:COUNT` cost."""
     if gpu is None:
         return 0.0
-    name, _, count = gpu.upper().partition(":")
-    each = table.get(name, table.get(GPU_ALIASES.get(name, ""), max(table.values())))
-    return each * (int(count) if count.isdecimal() else 1)
+    count = gpu.partition(":")[2]
+    return gpu_rate(gpu, table)[1] * (int(count) if count.isdecimal() else 1)
 
 
-def _region_factor(region: str | None, table: Mapping[str, float]) -> float:
+def gpu_rate(gpu: str, table: Mapping[str, float]) -> tuple[str, float]:
+    """The row that one GPU of `NAME` or `NAME:COUNT` is priced by; the dearest for a name that the table lacks."""
+    name = gpu.upper().partition(":")[0]
+    row = next((row for row in (name, GPU_ALIASES.get(name, "")) if row in table), max(table, key=table.__getitem__))
+    return row, table[row]
+
+
+def region_factor(region: str | None, table: Mapping[str, float]) -> float:
+    """What a region multiplies the price of compute by; the dearest for one that the table lacks."""
     if region is None:
         return 1.0
     return table.get(region, table["broad" if region in BROAD_REGIONS else "narrow"])

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from parhelia_mcp import budget, files, follow, prices
+from parhelia_mcp import billing, budget, files, follow, prices
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Busy, Refused
 from parhelia_mcp.failpoint import reach
@@ -42,7 +42,7 @@ def worst_case(
     """
     settings = ctx.loaded.config
     limit = micro(settings.budget.per_task_usd if max_usd is None else max_usd)
-    rate = prices.compute_rate_micro_per_hour(provider, sizes, region, settings.prices)
+    rate = prices.compute_rate_micro_per_hour(provider, sizes, region, billing.prices_for(ctx, provider))
     compute = follow.reserve_for(rate, timeout_s)
     first = follow.reserve_for(rate, life(ctx, provider, timeout_s))
     if compute > limit or (tokens and limit - compute < LEAST_TOKENS):
@@ -204,9 +204,10 @@ def _fitting(ctx: Context, provider: str, asked: Asked, left: int) -> list[str]:
     share = left * 4 // 5 if tokens else left  # compute; the rest is for the agent's requests
     wanted = asked.timeout_s / 3600
 
+    own = billing.prices_for(ctx, provider)
+
     def hours(gpu: str | None) -> float:
-        sizes = asked.sizes._replace(gpu=gpu)
-        rate = prices.compute_rate_micro_per_hour(provider, sizes, asked.region, ctx.loaded.config.prices)
+        rate = prices.compute_rate_micro_per_hour(provider, asked.sizes._replace(gpu=gpu), asked.region, own)
         return min(wanted, share / rate) if rate else wanted
 
     same = hours(asked.sizes.gpu)

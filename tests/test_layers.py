@@ -13,6 +13,7 @@ LAYERS = (  # from the ground up: a module may import its own layer and those be
     ("store", "migrations", "providers", "config", "context", "workspace", "checkpoint"),
     (
         "budget",
+        "billing",
         "credentials",
         "notify",
         "logbook",

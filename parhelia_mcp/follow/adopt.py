@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from parhelia_mcp import budget, files, prices
+from parhelia_mcp import billing, budget, files, prices
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Refused
 from parhelia_mcp.follow.session import paid_s
@@ -60,7 +60,7 @@ def from_spec(
         timeout_s=timeout_s,
         max_usd=told.limits.max_usd,
         tokens_micro=micro(told.limits.max_tokens_usd or 0),
-        rate_micro=prices.compute_rate_micro_per_hour(provider, sizes, told.region, ctx.loaded.config.prices),
+        rate_micro=prices.compute_rate_micro_per_hour(provider, sizes, told.region, billing.prices_for(ctx, provider)),
         created_at=created_at,
         spec={**raw, "session": session},
         sources=[],

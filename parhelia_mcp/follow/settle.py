@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from parhelia_mcp import budget, credentials, files, notify, workspace
+from parhelia_mcp import billing, budget, credentials, files, notify, workspace
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Corrupted, LocalFault, NotFound, Partial, Problem, Refused, Usage
 from parhelia_mcp.failpoint import reach
@@ -31,7 +31,7 @@ def collect(ctx: Context, session: Session, sandbox: Sandbox, result: dict[str, 
     reach("collect.landed")
     _prove_gone(sandbox)
     reason = result.get("reason")
-    return settle(
+    settled = settle(
         ctx,
         session,
         State(result["state"]),
@@ -42,6 +42,9 @@ def collect(ctx: Context, session: Session, sandbox: Sandbox, result: dict[str, 
         result.get("ended_at"),
         gone=gone,
     )
+    billing.ask(ctx, settled)
+    billing.refresh(ctx, settled.provider)
+    return settled
 
 
 def _keep(ctx: Context, session: Session) -> None:

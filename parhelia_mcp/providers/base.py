@@ -28,6 +28,7 @@ class Properties:
     regions: bool  # whether `region` means anything
     max_lifetime_hours: float | None  # longest life of one sandbox
     own_uid: bool  # the agent has a uid of its own
+    bills: bool  # has prices of its own and says what a sandbox cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,16 @@ class Listed:
     created_at: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a provider says that it charges this account now, in dollars an hour; what it left out is None or absent."""
+
+    source: str
+    cpu_core: float | None
+    memory_gb: float | None
+    gpu: Mapping[str, float]
+
+
 class Sandbox(Protocol):
     """One sandbox, alive or dead. Every path is relative to the task's directory and may not leave it."""
 
@@ -123,6 +134,10 @@ class Sandbox(Protocol):
         """End every process of the sandbox and prove it. Idempotent. Raises Unreachable when the end was not seen."""
         ...
 
+    def cost(self, *, deadline: float = DEADLINE) -> float | None:
+        """The dollars that the provider itself says it cost so far; None where it says nothing. May lag by minutes."""
+        ...
+
 
 class Provider(Protocol):
     properties: Properties
@@ -141,4 +156,8 @@ class Provider(Protocol):
 
     def list(self, owner: str, *, deadline: float = DEADLINE) -> list[Listed]:
         """Every running sandbox that carries our owner tag. Absence from it proves nothing; a failure raises."""
+        ...
+
+    def rates(self, *, deadline: float = DEADLINE) -> Rates | None:
+        """The provider's own prices for this account; None where it has none to offer."""
         ...

@@ -46,7 +46,13 @@ class Local:
     @cached_property
     def properties(self) -> Properties:
         return Properties(
-            name="local", local_disk=True, gpus=_gpus(), regions=False, max_lifetime_hours=None, own_uid=False
+            name="local",
+            local_disk=True,
+            gpus=_gpus(),
+            regions=False,
+            max_lifetime_hours=None,
+            own_uid=False,
+            bills=False,
         )
 
     def start(self, spec: SandboxSpec, *, deadline: float = DEADLINE) -> Handle:
@@ -115,6 +121,9 @@ class Local:
             if self.open(handle).poll() is None:
                 found.append(Listed(handle, record["tags"], record["created_at"]))
         return found
+
+    def rates(self, *, deadline: float = DEADLINE) -> None:
+        """This machine sends no bill."""
 
 
 class LocalSandbox:
@@ -234,6 +243,9 @@ class LocalSandbox:
         ended = self.poll()
         assert ended is not None
         return ended
+
+    def cost(self, *, deadline: float = DEADLINE) -> None:
+        """Nobody bills it."""
 
     def _members(self, spare: set[int]) -> set[int]:
         return set(processes.members(self._name, [who.pid for who in self._known()], spare))

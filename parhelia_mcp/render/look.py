@@ -71,6 +71,12 @@ def task(result: verbs.show.Result) -> str:
                 f"{money(result.spent_usd)}"
                 + (f", {money(result.reserved_usd)} reserved" if result.reserved_usd else ""),
             ),
+            (
+                "billed",
+                f"{money(result.provider_usd)} of compute, {result.provider} said {age(result.provider_usd_at)} ago"
+                if result.provider_usd is not None
+                else None,
+            ),
             ("activity", f"{result.last_activity} ({age(result.last_event_at)} ago)" if result.last_activity else None),
             (
                 "observed",

@@ -30,12 +30,19 @@ def budget(result: verbs.budget.Result) -> str:
         ]
     )
     rows = [
-        (row.task_id, money(row.spent_usd), money(row.reserved_usd))
+        (row.task_id, money(row.spent_usd), money(row.reserved_usd), _said(row.provider_usd))
         for row in result.by_task
         if row.spent_usd or row.reserved_usd
     ]
-    by_task = table(("TASK", "SPENT", "RESERVED"), rows, right=(1, 2))
+    if any(row.provider_usd is not None for row in result.by_task):
+        by_task = table(("TASK", "SPENT", "RESERVED", "PROVIDER SAYS"), rows, right=(1, 2, 3))
+    else:
+        by_task = table(("TASK", "SPENT", "RESERVED"), [row[:3] for row in rows], right=(1, 2))
     return "\n\n".join(part for part in (facts, by_task) if part)
+
+
+def _said(usd: float | None) -> str:
+    return "" if usd is None else money(usd)
 
 
 def estimate(result: verbs.estimate.Result) -> str:
@@ -60,11 +67,21 @@ def estimate(result: verbs.estimate.Result) -> str:
         + (f"{money(result.remaining_usd)} would remain" if result.fits else f"refused: {result.note}"),
         f"{rates.model}{listed}, a million tokens: "
         + ", ".join(f"{name.replace('_', ' ')} {money(getattr(rates, name))}" for name in columns),
-        f"prices of {result.prices_date}: {result.prices_source}; [prices] overrides them"
+        *filter(None, map(_sources, result.offers)),
+        f"table of {result.prices_date}: {result.prices_source}; [prices] overrides them"
         + (f" and does: {', '.join(result.overridden)}" if result.overridden else ""),
         f"next: {result.next}",
     ]
     return "\n".join([table(heads, rows, spare=(4, 3, 2), right=(2, 5, 6, 7)), *map(wrap, lines)])
+
+
+def _sources(offer: verbs.estimate.Offer) -> str:
+    """The prices behind an offer that are not all the table's: each number with who said it when."""
+    by: dict[str, list[str]] = {}
+    for one in offer.prices:
+        number = f"x{one.factor:g}" if one.factor else f"${one.usd_per_hour:g} an hour"
+        by.setdefault(one.source + (f", {one.date[:10]}" if one.date else ""), []).append(f"{one.what} {number}")
+    return f"{offer.provider}: " + "; ".join(f"{', '.join(numbers)} ({source})" for source, numbers in by.items())
 
 
 def history(result: verbs.budget.HistoryResult) -> str:

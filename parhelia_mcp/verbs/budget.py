@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from parhelia_mcp import budget, model
+from parhelia_mcp import billing, budget, model
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Refused
 from parhelia_mcp.model import dollars, timestamp
@@ -21,6 +21,7 @@ class ByTask(BaseModel):
     task_id: str
     spent_usd: float
     reserved_usd: float
+    provider_usd: float | None = None  # what the provider itself says its part of `spent_usd` cost
 
 
 class Result(BaseModel):
@@ -95,7 +96,12 @@ def run(ctx: Context, request: Request, *, most: int = MOST_TASKS) -> Result:
         note=_note(ctx),
         omitted=tasks - len(rows),
         by_task=[
-            ByTask(task_id=row["task"], spent_usd=dollars(row["spent"]), reserved_usd=dollars(row["held"]))
+            ByTask(
+                task_id=row["task"],
+                spent_usd=dollars(row["spent"]),
+                reserved_usd=dollars(row["held"]),
+                provider_usd=said.usd if (said := billing.billed(ctx, task=row["task"])) else None,
+            )
             for row in rows
         ],
     )

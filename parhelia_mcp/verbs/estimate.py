@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from parhelia_mcp import budget, follow, prices, sessions, terms
+from parhelia_mcp import billing, budget, follow, prices, sessions, terms
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Refused
 from parhelia_mcp.model import dollars, micro
@@ -26,6 +26,16 @@ class Request(BaseModel, extra="forbid"):
     model: Annotated[str | None, Field(description="Model of the agent")] = None
 
 
+class Price(BaseModel):
+    """One number behind an offer, and who said it when: `[prices]`, the provider itself, or our table."""
+
+    what: str
+    usd_per_hour: float | None = None
+    factor: float | None = None  # of a region
+    source: str
+    date: str | None = None
+
+
 class Offer(BaseModel):
     """The most it can cost on one provider: compute for the whole time, and tokens up to the task's limit."""
 
@@ -37,6 +47,7 @@ class Offer(BaseModel):
     usd_per_hour: float
     compute_usd: float
     tokens_usd: float
+    prices: list[Price]
 
 
 class Rates(BaseModel):
@@ -64,19 +75,24 @@ class Result(BaseModel):
     offers: list[Offer]
     hours: float
     model: Rates
-    prices_date: str
+    prices_date: str  # of our table
     prices_source: str
     overridden: list[str]  # keys of [prices] that replace rows of the table
 
 
 def run(ctx: Context, request: Request) -> Result:
-    """Price the sizes for their whole time, on every provider unless one is named, whether they are to be had or not."""
+    """Price the sizes for their whole time, on every provider unless one is named, whether they are to be had or not.
+
+    A provider that has prices of its own and an account here is asked for them, once a day.
+    """
     settings = ctx.loaded.config
     others = [name for name in terms.PROVIDERS if name != settings.provider]
     wanted = [request.provider] if request.provider else [settings.provider, *others]
     hours = request.timeout_hours or settings.modal.default_timeout_hours
+    for provider in wanted:
+        billing.refresh(ctx, provider)
     asked = [_asked(ctx, request, provider, hours) for provider in wanted]
-    offers = [_offer(provider, each) for provider, each in zip(wanted, asked, strict=True)]
+    offers = [_offer(ctx, provider, each) for provider, each in zip(wanted, asked, strict=True)]
     refusal = _refused(ctx, request, wanted[0], asked[0])
     total = asked[0].cost.total
     return Result(
@@ -100,14 +116,14 @@ def _asked(ctx: Context, request: Request, provider: str, hours: float) -> sessi
     settings = ctx.loaded.config
     sizes = terms.sizes_for(ctx, provider, request.cpu, request.memory, request.gpu, check_gpu=False)
     region = request.region or settings.modal.region if provider == "modal" else None
-    rate = prices.compute_rate_micro_per_hour(provider, sizes, region, settings.prices)
+    rate = prices.compute_rate_micro_per_hour(provider, sizes, region, billing.prices_for(ctx, provider))
     compute = follow.reserve_for(rate, hours * 3600)
     limit = micro(settings.budget.per_task_usd if request.max_usd is None else request.max_usd)
     cost = sessions.Cost(rate, compute, max(limit - compute, 0))
     return sessions.Asked(sizes, region, hours * 3600, request.max_usd, cost)
 
 
-def _offer(provider: str, asked: sessions.Asked) -> Offer:
+def _offer(ctx: Context, provider: str, asked: sessions.Asked) -> Offer:
     return Offer(
         provider=provider,
         cpu=asked.sizes.cpu,
@@ -117,7 +133,40 @@ def _offer(provider: str, asked: sessions.Asked) -> Offer:
         usd_per_hour=dollars(asked.cost.rate),
         compute_usd=dollars(asked.cost.compute),
         tokens_usd=dollars(asked.cost.tokens),
+        prices=list(_prices(ctx, provider, asked)),
     )
+
+
+def _prices(ctx: Context, provider: str, asked: sessions.Asked) -> Iterator[Price]:
+    """The numbers that the offer is made of."""
+    own, said = ctx.loaded.config.prices, billing.known(ctx, provider)
+    table = prices.rates(billing.prices_for(ctx, provider))
+
+    def who(*path: str) -> dict[str, Any]:
+        if _at(own, path):
+            return {"source": "[prices]"}
+        if said and _at(said.prices, path):
+            return {"source": said.source, "date": said.at}
+        return {"source": prices.COMPUTE_SOURCE, "date": prices.DATE}
+
+    if provider == "local":
+        source = "[prices]" if table["local"] else "not priced: [prices] local_usd_per_hour"
+        yield Price(what="this machine", usd_per_hour=table["local"], source=source)
+        return
+    yield Price(what="core", usd_per_hour=table["cpu_core"], **who("cpu_core_usd_per_hour"))
+    yield Price(what="GiB", usd_per_hour=table["memory_gb"], **who("memory_gb_usd_per_hour"))
+    if asked.sizes.gpu:
+        name, rate = prices.gpu_rate(asked.sizes.gpu, table["gpu"])
+        yield Price(what=name, usd_per_hour=rate, **who("gpu_usd_per_hour", name))
+    if asked.region:
+        factor = prices.region_factor(asked.region, table["region"])
+        yield Price(what=f"region {asked.region}", factor=factor, **who("region", asked.region))
+
+
+def _at(table: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    for key in path:
+        table = table.get(key) or {}
+    return table
 
 
 def _refused(ctx: Context, request: Request, provider: str, asked: sessions.Asked) -> Refused | None:

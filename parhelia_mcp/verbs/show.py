@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from parhelia_mcp import budget, controller, follow
+from parhelia_mcp import billing, budget, controller, follow
 from parhelia_mcp.context import Context
 from parhelia_mcp.model import State, dollars
 from parhelia_mcp.plain import clean, line
@@ -40,6 +40,8 @@ class Result(BaseModel):
     deadline: str | None
     spent_usd: float
     reserved_usd: float
+    provider_usd: float | None  # what the provider itself says its part cost, and when it said so; the ledger has ours
+    provider_usd_at: str | None
     exit_code: int | None
     observed: bool
     observed_at: str | None
@@ -66,6 +68,7 @@ def looked(ctx: Context, request: Request) -> Session:
     if session.live:
         session = follow.advance(ctx, session)
         controller.ensure(ctx)
+    billing.ask(ctx, session)
     return session
 
 
@@ -73,6 +76,7 @@ def result(ctx: Context, session: Session) -> Result:
     """What is known of a session, with where each remote fact stands."""
     task = ctx.store.task(session.task)
     spent = budget.account(ctx, session=session.id)
+    billed = billing.billed(ctx, session=session.id)
     return Result(
         task_id=session.task,
         session_id=session.id,
@@ -92,6 +96,8 @@ def result(ctx: Context, session: Session) -> Result:
         deadline=session.deadline,
         spent_usd=dollars(spent.spent),
         reserved_usd=dollars(spent.reserved),
+        provider_usd=billed.usd if billed else None,
+        provider_usd_at=billed.at if billed else None,
         exit_code=session.exit_code,
         observed=session.observed,
         observed_at=session.observed_at,

@@ -2,7 +2,8 @@
 
 FILE gets, when everything answers, one line of JSON: `{"grpc": PORT, "http": PORT, "pid": PID, "isolated": BOOL}`. The http port serves
 blocks of volumes, and tests: `POST /faults` (a list of rules), `GET /calls`, `POST /vanish/NAME`, `POST /cut`,
-`POST /machines/on|off`, `POST /egress/PORT`, `POST /crowd/OWNER/COUNT`, `POST /secret/NAME` (an object of keys).
+`POST /machines/on|off`, `POST /egress/PORT`, `POST /crowd/OWNER/COUNT`, `POST /secret/NAME` (an object of keys),
+`POST /rates` (an object of rates).
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Doors:
                 web.post("/machines/{state}", self.machines),
                 web.post("/secret/{name}", self.secret),
                 web.post("/egress/{port}", self.egress),
+                web.post("/rates", self.rates),
                 web.post("/crowd/{owner}/{count}", self.crowd),
             ]
         )
@@ -90,6 +92,10 @@ class Doors:
     async def secret(self, request: web.Request) -> web.Response:
         secret_id = self.world.secret_names[request.match_info["name"]] = new_id("st")
         self.world.secrets[secret_id] = await request.json()
+        return web.Response()
+
+    async def rates(self, request: web.Request) -> web.Response:
+        self.world.rates = await request.json()
         return web.Response()
 
     async def egress(self, request: web.Request) -> web.Response:

@@ -68,6 +68,10 @@ class Loopback:
     def secret(self, name: str, **keys: str) -> None:
         self._post(f"/secret/{name}", keys)
 
+    def rates(self, **rates: str) -> None:
+        """Charge these rates from now on, and know no others."""
+        self._post("/rates", rates)
+
     def egress(self, port: int) -> None:
         """Let sandboxes that start from now on reach this port of the machine."""
         self._post(f"/egress/{port}")

@@ -42,6 +42,11 @@ class Objects:
     async def WorkspaceNameLookup(self, _request: Empty) -> api_pb2.WorkspaceNameLookupResponse:
         return api_pb2.WorkspaceNameLookupResponse(username="loopback", workspace_name="loopback")
 
+    async def WorkspaceBillingRates(
+        self, _request: api_pb2.WorkspaceBillingRatesRequest
+    ) -> api_pb2.WorkspaceBillingRatesResponse:
+        return api_pb2.WorkspaceBillingRatesResponse(rates=self.world.rates)
+
     async def AppGetOrCreate(self, request: api_pb2.AppGetOrCreateRequest) -> api_pb2.AppGetOrCreateResponse:
         app_id = self.world.apps.get(request.app_name)
         if app_id is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import string
+import time
 
 from google.protobuf.empty_pb2 import Empty
 from grpclib import GRPCError, Status
@@ -196,6 +197,18 @@ class Sandboxes:
         return Empty()
 
     SandboxTagsSetV2 = SandboxTagsSet
+
+    async def SandboxGetStats(self, request: api_pb2.SandboxGetStatsRequest) -> api_pb2.SandboxGetStatsResponse:
+        """What was asked for, for as long as it lived, at the rates of the account."""
+        sandbox = self.world.sandbox(request.sandbox_id)
+        hours = ((sandbox.ended_at or time.time()) - sandbox.created_at) / 3600
+        cpu = hours * sandbox.definition.resources.milli_cpu / 1000 * float(self.world.rates["cpu_hour_cost_sandbox"])
+        gib = hours * sandbox.definition.resources.memory_mb / 1024
+        memory = gib * float(self.world.rates["mem_gib_hour_cost_sandbox"])
+        each = {"CPU": f"{cpu:.8f}", "Memory": f"{memory:.8f}"}
+        return api_pb2.SandboxGetStatsResponse(
+            cost=f"{cpu + memory:.8f}", cost_by_resource=each, num_datapoints=1, duration_hours=hours
+        )
 
     # reach and end
 

@@ -16,6 +16,17 @@ from modal_proto import api_pb2
 
 from tests.modal_loopback.boxes import Box
 
+RATES = {  # as `modal billing rates --json` spells them
+    "cpu_hour_cost": "0.04730",
+    "cpu_hour_cost_sandbox": "0.141900",
+    "mem_gib_hour_cost": "0.00800",
+    "mem_gib_hour_cost_sandbox": "0.024000",
+    "gpu_hour_cost_a10g": "1.10000",
+    "gpu_hour_cost_a100_80gb": "2.50000",
+    "gpu_hour_cost_rtx6000": "3.03000",
+    "gpu_hour_cost_h100": "3.95000",
+    "volume_storage_gib_month_cost": "0.09000",
+}
 _BASE62 = string.ascii_letters + string.digits
 Result = api_pb2.GenericResult
 
@@ -45,10 +56,12 @@ class Sandbox:
     box: Box | None = None
     result: Result | None = None
     vanished: bool = False
+    ended_at: float | None = None
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def end(self, status: Result.GenericStatus.ValueType, code: int = 0) -> None:
         if self.result is None:
+            self.ended_at = time.time()
             self.result = Result(status=status, exitcode=code)
             self.over.set()
 
@@ -68,6 +81,7 @@ class World:
         self.volume_names: dict[str, str] = {}
         self.images: dict[str, api_pb2.Image] = {}
         self.sandboxes: dict[str, Sandbox] = {}
+        self.rates: dict[str, str] = dict(RATES)
         self.egress: set[int] = set()  # ports of this machine that sandboxes started from now on may reach
         self.machines = asyncio.Event()  # whether there is a GPU machine for a waiting sandbox
         self.machines.set()

@@ -265,3 +265,9 @@ def test_an_absent_gpu_is_refused_before_anything_starts(provider: Provider) -> 
         provider.start(spec)
     assert raised.value.code == "gpu-unavailable"
     assert spec.name not in {one.handle.name for one in provider.list(OWNER)}
+
+
+def test_a_provider_that_bills_says_its_prices_and_what_a_dead_sandbox_cost(provider: Provider, handle: Handle) -> None:
+    provider.open(handle).terminate(deadline=PATIENCE)
+    figures = (provider.rates(deadline=PATIENCE), provider.open(handle).cost(deadline=PATIENCE))
+    assert [figure is not None for figure in figures] == [provider.properties.bills] * 2

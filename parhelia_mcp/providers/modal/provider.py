@@ -14,7 +14,7 @@ from typing import Any
 
 from parhelia_mcp import model
 from parhelia_mcp.errors import Problem, Refused, Unreachable
-from parhelia_mcp.providers.base import DEADLINE, Handle, Listed, Properties, SandboxSpec
+from parhelia_mcp.providers.base import DEADLINE, Handle, Listed, Properties, Rates, SandboxSpec
 from parhelia_mcp.providers.modal import bridge, image
 from parhelia_mcp.providers.modal.sandbox import MOUNT, ModalSandbox
 from parhelia_mcp.providers.modal.settings import ALIASES, GPUS, LONGEST_HOURS, ModalSettings, keys_of
@@ -25,6 +25,9 @@ CREDENTIAL = "PARHELIA_CREDENTIAL"  # the runner's credential, as JSON, in a sec
 OWNER_TAG = "owner"
 CREATED_TAG = "created"  # seconds since 1970; Modal knows it too, its SDK does not say
 TAGS_AT_ONCE = 16
+RATES_SOURCE = "Modal's own rates for this workspace (modal billing rates)"
+GPU_RATE = "gpu_hour_cost_"
+BILLED_AS = {"A10G": "A10", "RTX6000": "RTX-PRO-6000"}  # where the rate's name is not the name that asks for the GPU
 
 
 class Modal:
@@ -39,6 +42,7 @@ class Modal:
             regions=True,
             max_lifetime_hours=settings.longest_hours,
             own_uid=True,
+            bills=True,
         )
         self._lock = threading.Lock()
         self._starting: dict[str, tuple[Future[str], float]] = {}
@@ -71,6 +75,23 @@ class Modal:
 
     def list(self, owner: str, *, deadline: float = DEADLINE) -> list[Listed]:
         return bridge.call(lambda: self._list(owner), deadline, "list the sandboxes")
+
+    def rates(self, *, deadline: float = DEADLINE) -> Rates | None:
+        """`Workspace.billing.rates` (RPC WorkspaceBillingRates): its rates of sandboxes, which are not those of functions.
+
+        It has no multipliers of regions; those stay our table's.
+        """
+
+        async def ask() -> Rates | None:
+            import modal
+
+            said = dict(await modal.Workspace.from_context().billing.rates.aio())
+            hourly = {key: float(rate) for key, rate in said.items() if rate.is_finite() and rate > 0}
+            gpu = {_gpu_of(key): rate for key, rate in hourly.items() if key.startswith(GPU_RATE)}
+            cpu, memory = hourly.get("cpu_hour_cost_sandbox"), hourly.get("mem_gib_hour_cost_sandbox")
+            return Rates(RATES_SOURCE, cpu, memory, gpu) if cpu or memory or gpu else None
+
+        return bridge.call(ask, deadline, "say its prices")
 
     def _handle(self, name: str, sandbox_id: str) -> Handle:
         return Handle(NAME, name, {"sandbox_id": sandbox_id, "volume": self.settings.volume})
@@ -190,6 +211,12 @@ class Modal:
 
         found = await asyncio.gather(*[listed(sandbox) async for sandbox in running])
         return [one for one in found if one]
+
+
+def _gpu_of(key: str) -> str:
+    """The name that `--gpu` takes for what a rate is called, e.g. `gpu_hour_cost_a100_80gb`."""
+    name = key.removeprefix(GPU_RATE).upper().replace("_", "-")
+    return BILLED_AS.get(name, name)
 
 
 def _check(spec: SandboxSpec) -> None:

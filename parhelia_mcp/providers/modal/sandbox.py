@@ -270,6 +270,22 @@ class ModalSandbox:
 
         return bridge.call(ask, deadline, f"open a way to port {port}")
 
+    # money
+
+    def cost(self, *, deadline: float = DEADLINE) -> float | None:
+        """Modal's estimate at the workspace's rates; `Sandbox._experimental_stats` (RPC SandboxGetStats), minutes late."""
+
+        async def ask() -> float | None:
+            import modal
+
+            try:
+                stats = await (await modal.Sandbox.from_id.aio(self._id))._experimental_stats.aio()
+            except modal.exception.NotFoundError:
+                return None
+            return None if stats.cost is None else float(stats.cost)
+
+        return bridge.call(ask, deadline, "say what the sandbox cost")
+
 
 def _inside(path: str) -> str:
     """`path` as it may be asked for: relative, and never up."""
