@@ -1,7 +1,7 @@
 """Our server object with what the conformance suite wants to find on a server, on streamable HTTP: python -m ... PORT
 
-Only what passes through our own code is added: tools, resources and prompts of every kind of content, progress, questions
-in both eras.
+Tools, resources and prompts of every kind of content, progress, questions in both eras, and the parts of the protocol that
+Parhelia itself has no use for: completion, logging, the client's model, subscriptions, streams that are taken up again.
 """
 
 from __future__ import annotations
@@ -19,21 +19,28 @@ from mcp.server.mcpserver import Context as Call
 from mcp.server.mcpserver import Resolve, Sample
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.prompts.base import UserMessage
+from mcp.server.mcpserver.tools import Tool
+from mcp.server.streamable_http import EventMessage, EventStore
 from mcp_types import (
     AudioContent,
     CallToolResult,
+    Completion,
     CreateMessageRequest,
     CreateMessageRequestParams,
     CreateMessageResult,
     ElicitRequest,
     ElicitRequestFormParams,
     EmbeddedResource,
+    EmptyResult,
     ImageContent,
     InputRequiredResult,
     ListRootsRequest,
     SamplingMessage,
+    SetLevelRequestParams,
+    SubscribeRequestParams,
     TextContent,
     TextResourceContents,
+    UnsubscribeRequestParams,
 )
 from pydantic import Field
 
@@ -42,6 +49,24 @@ from parhelia_mcp.mcp_server.server import Server, build
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 WAV = "UklGRiQAAABXQVZFZm10IBAAAAABAAEAQB8AAEAfAAABAAgAZGF0YQAAAAA="
+CHOICES = {
+    "untitledSingle": {"type": "string", "enum": ["one", "two"]},
+    "titledSingle": {"type": "string", "oneOf": [{"const": "one", "title": "One"}, {"const": "two", "title": "Two"}]},
+    "legacyEnum": {"type": "string", "enum": ["one", "two"], "enumNames": ["One", "Two"]},
+    "untitledMulti": {"type": "array", "items": {"type": "string", "enum": ["one", "two"]}},
+    "titledMulti": {"type": "array", "items": {"anyOf": [{"const": "one", "title": "One"}]}},
+}
+SCHEMA_2020_12 = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "type": "object",
+    "$defs": {"address": {"$anchor": "here", "type": "object", "properties": {"city": {"type": "string"}}}},
+    "properties": {"name": {"type": "string"}, "address": {"$ref": "#/$defs/address"}},
+    "allOf": [{"anyOf": [{"required": ["name"]}, {"required": ["address"]}]}],
+    "if": {"required": ["name"]},
+    "then": {"required": ["name"]},
+    "else": {"required": ["address"]},
+    "additionalProperties": False,
+}
 IMAGE = ImageContent(type="image", data=PNG, mime_type="image/png")
 
 
@@ -207,13 +232,86 @@ def _asking(asked: dict[str, Any]) -> Callable[..., Any]:
     return tool
 
 
+def rest(server: Server) -> None:
+    """What no tool of ours does, so that the suite finds nothing that our server object would be in the way of."""
+
+    @server.completion()
+    async def complete(ref: Any, argument: Any, context: Any) -> Completion:
+        return Completion(values=[name for name in ("test", "park") if name.startswith(argument.value)])
+
+    async def noted(call: Any, params: Any) -> EmptyResult:
+        return EmptyResult()
+
+    low = server._lowlevel_server
+    low.add_request_handler("logging/setLevel", SetLevelRequestParams, noted)
+    low.add_request_handler("resources/subscribe", SubscribeRequestParams, noted)
+    low.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, noted)
+
+    @server.tool(description="test_tool_with_logging")
+    async def test_tool_with_logging(call: Call) -> str:
+        for said in ("Tool execution started", "Tool processing data", "Tool execution completed"):
+            await call.session.send_log_message("info", said, related_request_id=call.request_id)
+            await anyio.sleep(0.05)
+        return "done"
+
+    @server.tool(description="test_sampling")
+    async def test_sampling(prompt: str, call: Call) -> str:
+        message = SamplingMessage(role="user", content=words(prompt))
+        got = await call.session.create_message([message], max_tokens=100, related_request_id=call.request_id)
+        return f"LLM response: {got.content}"
+
+    @server.tool(description="test_reconnection")
+    async def test_reconnection(call: Call) -> str:
+        await call.close_sse_stream()
+        await anyio.sleep(0.1)
+        return "back again"
+
+    @server.tool(description="test_elicitation_sep1330_enums")
+    async def test_elicitation_sep1330_enums(call: Call) -> str:
+        got = await call.session.elicit_form(
+            "Please choose", {"type": "object", "properties": CHOICES}, call.request_id
+        )
+        return f"Elicitation completed: {got.model_dump_json()}"
+
+    @server.tool(description="An argument that travels as a header too")
+    def test_header(region: Annotated[str, Field(json_schema_extra={"x-mcp-header": "Region"})]) -> str:
+        return region
+
+    def json_schema_2020_12_tool(name: str = "") -> str:
+        return name
+
+    tool = Tool.from_function(json_schema_2020_12_tool, description="A schema with the whole vocabulary")
+    tool.parameters = SCHEMA_2020_12
+    server._tool_manager._tools[tool.name] = tool
+
+
+class Events(EventStore):
+    """What was sent on every stream, so that one that broke off can be taken up again."""
+
+    def __init__(self) -> None:
+        self._sent: list[tuple[str, Any]] = []
+
+    async def store_event(self, stream_id: str, message: Any) -> str:
+        self._sent.append((stream_id, message))
+        return str(len(self._sent))
+
+    async def replay_events_after(self, last_event_id: str, send_callback: Any) -> str | None:
+        seen = int(last_event_id)
+        stream = self._sent[seen - 1][0]
+        for number, (other, message) in enumerate(self._sent[seen:], seen + 1):
+            if other == stream and message is not None:
+                await send_callback(EventMessage(message, str(number)))
+        return stream
+
+
 def main(port: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         server = build(Context({"HOME": folder, "PATH": os.environ["PATH"], "PARHELIA_HOME": f"{folder}/state"}, home))
         contents(server)
         questions(server)
-        server.run(transport="streamable-http", host="127.0.0.1", port=port)
+        rest(server)
+        server.run(transport="streamable-http", host="127.0.0.1", port=port, event_store=Events(), retry_interval=100)
 
 
 if __name__ == "__main__":
