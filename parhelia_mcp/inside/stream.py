@@ -95,7 +95,7 @@ class Conversation:
 
     def _assistant(self, event: Mapping[str, Any]) -> list[Entry]:
         message = event.get("message") or {}
-        inner = {"subagent": True} if event.get("parent_tool_use_id") else {}
+        inner = {"subagent": True} if event.get("parent_tool_use_id") or event.get("isSidechain") else {}
         entries = []
         for block in _blocks(message):
             if block.get("type") == "text" and str(block.get("text", "")).strip():

@@ -15,36 +15,45 @@ INTERRUPTED = "[Request interrupted by user"
 
 
 class Transcript:
-    """The lines that are added from now on."""
+    """The lines that are added from now on, also to the files of subagents."""
 
     def __init__(self, home: Path, conversation: str) -> None:
         self._home = home
         self.conversation = conversation
-        path = self.path
-        self._offset = path.stat().st_size if path else 0
+        self._offsets = {path: path.stat().st_size for path in self._files()}
 
     @property
     def path(self) -> Path | None:
         return session.transcript(self._home, self.conversation)
 
-    def new(self) -> Iterator[dict[str, Any]]:
-        """Every line that has become whole since the last time, but those of subagents and the client's own remarks."""
+    def _files(self) -> list[Path]:
+        """Those of subagents first: the conversation goes on when they have ended."""
         path = self.path
-        while path:
-            data = files.read_at(path, self._offset, _CHUNK)
+        return [*sorted(path.with_suffix("").glob("subagents/*.jsonl")), path] if path else []
+
+    def new(self) -> Iterator[dict[str, Any]]:
+        """Every line that has become whole since the last time, but the client's own remarks."""
+        for path in self._files():
+            for event in self._added(path):
+                if not event.get("isMeta"):
+                    yield event
+
+    def _added(self, path: Path) -> Iterator[dict[str, Any]]:
+        while True:
+            data = files.read_at(path, self._offsets.get(path, 0), _CHUNK)
             taken = 0
             for line, end in files.whole_lines(data):
                 taken = end
-                event = wire.event_in(line)
-                if not (event.get("isSidechain") or event.get("isMeta")):
-                    yield event
-            self._offset += taken
+                yield wire.event_in(line)
+            self._offsets[path] = self._offsets.get(path, 0) + taken
             if not taken or len(data) < _CHUNK:
                 return
 
 
 def said(event: Mapping[str, Any]) -> str:
     """What a line says that a person said: a message, or one that was taken in during a turn; else nothing."""
+    if event.get("isSidechain"):  # what a subagent was told
+        return ""
     if event.get("type") == "attachment":
         attachment = event.get("attachment") or {}
         return str(attachment.get("prompt", "")) if attachment.get("type") == "queued_command" else ""

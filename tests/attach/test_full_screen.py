@@ -11,7 +11,7 @@ from pathlib import Path
 from parhelia_mcp import processes
 from tests.attach.room import House, Person
 from tests.claude_client import claude_path
-from tests.fake_api import FakeApi, Reply, fail, fake_api, say, use
+from tests.fake_api import FakeApi, Reply, fail, fake_api, from_main, from_subagent, say, use
 from tests.front import eventually
 
 KEY = "sk-ant-the-real-key"
@@ -128,10 +128,11 @@ def test_a_full_screen_session_is_asked_answered_written_to_and_left(
 def test_a_person_answers_on_the_screen_and_the_session_goes_on(tmp_path: Path, person: Callable[[], Person]) -> None:
     """The client lets the hook wait on when somebody presses a key: the session must not."""
     first, second = (use("Bash", command=f"sh -c 'echo {name} > {name}.txt'") for name in ("one", "two"))
-    with talking(tmp_path, first, second, say("Both are done."), fail(400, "invalid_request_error", "asleep")) as (
-        house,
-        _,
-    ):
+    inner = use("Agent", description="look", prompt="Look around.", subagent_type="general-purpose")
+    script = [each.but(when=from_main) for each in (first, second, inner)]
+    script += [each.but(when=from_subagent) for each in (use("Bash", command="git status"), say("It is clean."))]
+    script += [say("Both are done.").but(when=from_main), fail(400, "invalid_request_error", "asleep")]
+    with talking(tmp_path, *script) as (house, _):
         task = house.json("submit", "--interactive", "go")["task_id"]
         someone = person()
         someone.sit(house, "attach", task)
@@ -145,6 +146,8 @@ def test_a_person_answers_on_the_screen_and_the_session_goes_on(tmp_path: Path, 
         house.run("session", "kill", task)
         done = house.until(task, "killed", "failed")
     assert done["checkpoints"]
+    assert texts(house, task, "message") == ["It is clean.", "Both are done."]
+    assert "Bash git status: ok" in texts(house, task, "tool")
     assert house.git("show", f"parhelia/{task}:two.txt") == "two\n"
 
 
