@@ -15,6 +15,7 @@ LAYERS = (  # from the ground up: a module may import its own layer and those be
         "budget",
         "billing",
         "credentials",
+        "faults",
         "notify",
         "logbook",
         "follow",

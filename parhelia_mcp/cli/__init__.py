@@ -9,6 +9,7 @@ import importlib
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -107,7 +108,7 @@ def main() -> None:
         code = 141  # as a program that the signal ended; the reader has what it wanted
     except Exception as fault:  # noqa: BLE001 - the outermost loop: a person gets a sentence and a place to look
         # A library may wrap the interruption in an error of its own.
-        code = 130 if interruptions else _failed(_unexpected(fault), as_json, argv)
+        code = 130 if interruptions else _failed(_unexpected(fault, argv), as_json, argv)
     _leave(code if isinstance(code, int) else 0)
 
 
@@ -145,16 +146,15 @@ def _usage(problem: click.ClickException) -> Usage:
     return Usage("usage", message.splitlines()[0] if message else "This command line is not complete.", hint)
 
 
-def _unexpected(fault: Exception) -> Problem:
-    """A fault of ours: its traceback goes to a file, its name to the person."""
-    import tempfile
-    import traceback
+def _unexpected(fault: Exception, argv: list[str]) -> Problem:
+    """A fault of ours: its traceback goes to a file, its name and its id to the person."""
+    from parhelia_mcp import faults
+    from parhelia_mcp.context import Context
 
-    descriptor, path = tempfile.mkstemp(prefix="parhelia-fault-", suffix=".txt")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as log:
-        log.write("".join(traceback.format_exception(fault)))
+    command = argv[0] if argv and argv[0] in TABLE else "parhelia"
+    kept = faults.record(Context(cwd=Path("/")), fault, command)
     return Problem(
         "internal-error",
-        f"Parhelia failed ({type(fault).__name__}); what was stored before is safe.",
-        f"parhelia doctor, and send {path} with a bug report",
+        f"Parhelia failed ({type(fault).__name__}, fault {kept.id}); what was stored before is safe.",
+        f"parhelia doctor, and send {kept.path} with a bug report" if kept.path else "parhelia doctor",
     )

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from parhelia_mcp import render
-from parhelia_mcp.cli.common import as_json, leave, made, show, task_id
+from parhelia_mcp.cli.common import as_json, leave, made, offered, show, task_id
 from parhelia_mcp.context import Context
 
 
 @click.command(
-    epilog="Examples:  parhelia recover task-1a2b   |   parhelia recover task-1a2b --yes   |   parhelia recover task-1a2b --action restart"
+    epilog="Examples:  parhelia recover task-1a2b   |   parhelia recover task-1a2b --yes   |   parhelia recover task-1a2b --yes --memory 64"
 )
 @task_id()
 @click.option("--action", type=click.Choice(["diagnose", "resume", "restart", "kill"]), help="Do this, unasked.")
 @click.option("--yes", is_flag=True, help="Do what the diagnosis calls for, unasked.")
+@click.option("--memory", type=float, metavar="GIB", help="Memory limit of the next session, in GiB.")
+@click.option("--gpu", metavar="TYPE", help="Its GPU, or none.", shell_complete=offered("gpus"))
+@click.option("--region", metavar="R", help="Its region on modal, or any.")
 @as_json
-def recover(id: str, action: str | None, yes: bool, as_json: bool) -> None:
-    """What is wrong with a task, and how it comes back. Without --yes or --action nothing is changed unasked."""
+def recover(id: str, action: str | None, yes: bool, as_json: bool, **sizes: Any) -> None:
+    """What is wrong with a task, and how it comes back. Without --yes or --action nothing is changed unasked.
+
+    The plan names the sizes it changes by itself: more memory after a session ran out of it, another GPU or region
+    where there was none. --memory, --gpu and --region decide otherwise.
+    """
     from parhelia_mcp.verbs import recover as verb
 
     ctx = Context()
-    request = made(verb.Request, id=id, action=action)
+    request = made(verb.Request, id=id, action=action, **sizes)
     result = verb.run(ctx, request, agreed=yes, by_person=not ctx.in_agent)
     if ctx.on_terminal and not (action or yes or as_json) and result.choices:
         render.aside(render.recovery(result) + "\n" + render.choices(result.choices))
         number = click.prompt("which", type=click.IntRange(0, len(result.choices)), default=0, err=True)
         if number:
-            result = verb.run(ctx, made(verb.Request, id=id, action=result.choices[number - 1]), by_person=True)
+            request = made(verb.Request, id=id, action=result.choices[number - 1], **sizes)
+            result = verb.run(ctx, request, by_person=True)
     show(result, render.recovery(result), as_json)
     leave(0 if action == "diagnose" else verb.exit_code(result))
 

@@ -13,10 +13,11 @@ from pydantic import Field
 
 from parhelia_mcp.mcp_server import consent, wording
 from parhelia_mcp.mcp_server.consent import Agreed, Need, ctx_of
-from parhelia_mcp.mcp_server.results import Recovery, answer, cut
+from parhelia_mcp.mcp_server.results import answer, cut
 from parhelia_mcp.mcp_server.running import made, run
 from parhelia_mcp.mcp_server.schema import compact
 from parhelia_mcp.store import whole_id
+from parhelia_mcp.verbs.recovery import Result
 
 MOST_EVIDENCE = 10
 LONGEST = 400  # characters of one fact
@@ -47,7 +48,7 @@ async def recover(
         Field(description="resume: next session from a checkpoint; restart: from the start; kill: end it for good"),
     ] = "diagnose",
     from_checkpoint: Annotated[str | None, Field(description="resume: cp-...; default: the newest whole one")] = None,
-) -> Annotated[CallToolResult, Recovery]:
+) -> Annotated[CallToolResult, Result]:
     """Why a task failed, hangs or is lost: one cause with its evidence, what is safe, what going on would cost.
     Diagnose first: it changes nothing. resume and restart reserve money like submit; kill keeps the work and stops the cost."""
     from parhelia_mcp.verbs import recover as verb

@@ -95,22 +95,6 @@ class Kept(TypedDict, total=False):
     next: str
 
 
-class Recovery(TypedDict, total=False):
-    task_id: str
-    session_id: str
-    cause: str
-    confidence: str
-    what: str
-    evidence: list[dict[str, Any]]
-    ruled_out: list[dict[str, Any]]
-    fix: str
-    plan: dict[str, Any]
-    choices: list[str]
-    did: str
-    state: str
-    next: str
-
-
 def answer(result: BaseModel | dict[str, Any]) -> CallToolResult:
     """A result without its nulls, as an object and, for hosts that read only text, as the same JSON once more."""
     flat = trimmed(result.model_dump(mode="json") if isinstance(result, BaseModel) else result)

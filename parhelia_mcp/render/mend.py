@@ -19,7 +19,7 @@ def diagnosis(found: dict[str, Any] | None) -> str:
     return f"{head}\nfix: {clean(found['fix'])}\nnext: {found['next']}"
 
 
-def recovery(result: verbs.recover.Result) -> str:
+def recovery(result: verbs.recovery.Result) -> str:
     lines = [
         f"{result.session_id}  {state(result.state)}",
         f"cause: {colour(result.cause, 33)} ({result.confidence}): {clean(result.what)}",
@@ -39,10 +39,14 @@ def _seen(fact: dict[str, Any]) -> str:
     return f"{fact['name'].replace('_', ' ')} = {clean(value)}   [{fact['source']}, {fact['at']}]"
 
 
-def plan(what: verbs.recover.Plan) -> str:
+def plan(what: verbs.recovery.Plan) -> str:
     sizes = ", ".join(
         part
-        for part in (f"{what.memory_gb:g} GiB" if what.memory_gb else "", what.gpu or "", what.region or "")
+        for part in (
+            f"{what.memory_gb:g} GiB" if what.memory_gb else None,
+            what.gpu and f"GPU {what.gpu}",
+            what.region and f"region {what.region}",
+        )
         if part
     )
     return pairs(

@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from parhelia_mcp import __version__, budget, credentials, locks
+from parhelia_mcp import __version__, budget, credentials, faults, locks
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Problem
 from parhelia_mcp.plain import line
@@ -55,6 +55,7 @@ def run(ctx: Context, request: Request) -> Result:
         _database,
         _disk,
         _controller,
+        _faults,
         _hooks,
         _providers,
         _modal,
@@ -201,6 +202,21 @@ def _controller(ctx: Context) -> Iterator[Check]:
         )
     else:
         yield _ok("controller", f"{'runs' if runs else 'not needed'}; {live} sessions live")
+
+
+def _faults(ctx: Context) -> Iterator[Check]:
+    """What nobody expected and Parhelia kept the traceback of."""
+    found = faults.heads(ctx)
+    if not found:
+        yield _ok("faults", "no command of Parhelia failed unexpectedly")
+        return
+    at, id, what = found[-1]
+    path = ctx.home / faults.NAME
+    yield _warning(
+        "faults",
+        f"Parhelia itself failed {len(found)} times, last at {at} in {what} (fault {id}); the tracebacks are in {path}",
+        f"send them with a bug report (parhelia report ID takes them along), then rm {path}",
+    )
 
 
 def _hooks(ctx: Context) -> Iterator[Check]:

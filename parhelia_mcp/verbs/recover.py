@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from contextlib import suppress
-from typing import Annotated, Any, Literal
+from contextlib import nullcontext, suppress
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from parhelia_mcp import diagnosis, files, follow, locks, prices, sessions, task_checkpoints
+from parhelia_mcp import diagnosis, files, follow, locks, prices, sessions, task_checkpoints, terms
 from parhelia_mcp.checkpoint.manifest import Manifest
 from parhelia_mcp.context import Context
 from parhelia_mcp.diagnosis import Diagnosis
 from parhelia_mcp.errors import Busy, Problem, Refused, Unreachable
 from parhelia_mcp.failpoint import reach
-from parhelia_mcp.model import Reason, Sizes, State, dollars
+from parhelia_mcp.model import Reason, State, dollars
 from parhelia_mcp.store import Session
 from parhelia_mcp.verbs import kill, resume
+from parhelia_mcp.verbs.recovery import Plan, Result
 
 Action = Literal["diagnose", "resume", "restart", "kill"]
 END_S = 20.0  # what a session that is to be recovered gets to keep its work and end
@@ -29,35 +31,9 @@ class Request(BaseModel, extra="forbid"):
     id: Annotated[str, Field(description="Task or session")]
     action: Annotated[Action | None, Field(description="Without it: only say what would be done")] = None
     from_checkpoint: Annotated[str | None, Field(description="Default: the newest that verifies")] = None
-
-
-class Plan(BaseModel):
-    """What recovering would do."""
-
-    action: str
-    from_checkpoint: str | None = None
-    kept: str
-    lost: str
-    cost_usd: float  # the most the next session can cost
-    memory_gb: float | None = None
+    memory: Annotated[float | None, Field(gt=0, le=4096, allow_inf_nan=False)] = None
     gpu: str | None = None
     region: str | None = None
-
-
-class Result(BaseModel):
-    task_id: str
-    session_id: str
-    cause: str
-    confidence: str
-    what: str
-    evidence: list[dict[str, Any]]
-    ruled_out: list[dict[str, Any]]
-    fix: str
-    plan: Plan | None
-    choices: list[str]
-    did: str
-    state: str
-    next: str
 
 
 def run(ctx: Context, request: Request, *, agreed: bool = False, by_person: bool = False) -> Result:
@@ -68,7 +44,7 @@ def run(ctx: Context, request: Request, *, agreed: bool = False, by_person: bool
     """
     session = ctx.store.find(request.id)
     if request.action == "diagnose" or (request.action is None and not agreed):
-        return look(ctx, session, request.from_checkpoint)
+        return look(ctx, session, request)
     lock = files.private_dir(ctx.task_dir(session.task)) / "recover.lock"
     with locks.exclusive(lock, what=f"the recovery of {session.task}"):
         session = ctx.store.session(session.id)
@@ -83,15 +59,19 @@ def exit_code(result: Result) -> int:
     return 1 if result.state in (State.FAILED, State.LOST) and result.did in ("nothing", "looked") else 0
 
 
-def look(ctx: Context, session: Session, wanted: str | None = None) -> Result:
+def look(ctx: Context, session: Session, request: Request) -> Result:
     """The diagnosis and the plan; nothing is changed."""
     found = diagnosis.study(ctx, session)
     session = ctx.store.session(session.id)
     plan = None
     if not found.well:
-        with suppress(Problem):  # what cannot be planned, with the provider away too, is not offered
-            plan = _plan(ctx, session, found, found.action or "resume", _start_from(ctx, session, found.action, wanted))
-    return _result(session, found, plan, "looked")
+        with nullcontext() if _sized(request) else suppress(Problem):  # what cannot be planned unasked is not offered
+            chosen = _start_from(ctx, session, found.action, request.from_checkpoint)
+            plan = _plan(ctx, session, found, request, found.action or "resume", chosen)
+    next = (
+        f"parhelia recover {session.task} --action {plan.action}{_sized(request)}" if plan and _sized(request) else None
+    )
+    return _result(session, found, plan, "looked", next)
 
 
 def _act(ctx: Context, session: Session, found: Diagnosis, request: Request) -> Result:
@@ -102,13 +82,13 @@ def _act(ctx: Context, session: Session, found: Diagnosis, request: Request) -> 
         ended = kill.run(ctx, kill.Request(id=session.id))
         return _result(ctx.store.session(ended.session_id), found, None, "killed it", f"parhelia pull {session.task}")
     if session.live:
+        _plan(ctx, session, found, request, action, None)  # what is refused is refused before anything is ended
         session = _end(ctx, session, found)
     reach("recover.ended")
-    chosen = _start_from(ctx, session, request.action or found.action, request.from_checkpoint)
-    plan = _plan(ctx, session, found, "resume" if chosen else "restart", chosen)
+    chosen = _start_from(ctx, session, action, request.from_checkpoint)
+    plan = _plan(ctx, session, found, request, "resume" if chosen else "restart", chosen)
     reach("recover.planned")
-    region = "" if session.region and found.cause in ELSEWHERE else None
-    made = resume.start(ctx, session, chosen, memory=plan.memory_gb, gpu=plan.gpu, region=region)
+    made = resume.start(ctx, session, chosen, memory=plan.memory_gb, gpu=plan.gpu, region=plan.region)
     new = ctx.store.session(made.session_id or "")
     start = f"from {chosen.id}" if chosen else "from the files it was given"
     return _result(new, found, plan, f"started {new.id} {start}", f"parhelia logs {new.task} --follow")
@@ -185,14 +165,18 @@ def _start_from(ctx: Context, session: Session, action: str | None, wanted: str 
         return None
 
 
-def _plan(ctx: Context, session: Session, found: Diagnosis, action: str, chosen: Manifest | None) -> Plan:
-    """Raises Refused where the next session may not cost what it would."""
-    memory = _more(session) if session.reason is Reason.OUT_OF_MEMORY or found.cause == "out-of-memory" else None
-    gpu = _other_gpu(ctx, session) if found.cause == "gpu-scarce" else None
-    region = None if found.cause in ELSEWHERE else session.region
-    sizes = Sizes(session.cpu, memory or session.memory_gb, gpu or session.gpu)
+def _plan(
+    ctx: Context, session: Session, found: Diagnosis, request: Request, action: str, chosen: Manifest | None
+) -> Plan:
+    """Raises Refused where the next session may not have these sizes, or not cost what it would."""
+    starved = session.reason is Reason.OUT_OF_MEMORY or found.cause == "out-of-memory"
+    memory = request.memory or (_more(session) if starved else None)
+    gpu = request.gpu or (_other_gpu(ctx, session) if found.cause == "gpu-scarce" else None)
+    region = request.region or (_elsewhere(ctx, session) if found.cause in ELSEWHERE else None)
+    sizes = terms.sizes_for(ctx, session.provider, session.cpu, memory or session.memory_gb, gpu or session.gpu)
     tokens = follow.spec_of(session).agent.kind == "claude"
-    cost = sessions.worst_case(ctx, session.provider, sizes, region, session.timeout_s, session.max_usd, tokens)
+    where = resume.placed(session, region)
+    cost = sessions.worst_case(ctx, session.provider, sizes, where, session.timeout_s, session.max_usd, tokens)
     kept, lost = _stakes(session, found, action, chosen)
     return Plan(
         action=action,
@@ -230,6 +214,18 @@ def _other_gpu(ctx: Context, session: Session) -> str | None:
         return None
     at = offered.index(wanted)
     return offered[at - 1] if at else offered[1]
+
+
+def _elsewhere(ctx: Context, session: Session) -> str | None:
+    """The region that the settings name now, where it is another, else any."""
+    named = ctx.loaded.config.modal.region
+    return (named if named and named != session.region else resume.ANYWHERE) if session.region else None
+
+
+def _sized(request: Request) -> str:
+    """The sizes that were asked for, as options of the command line."""
+    given = {"memory": request.memory and f"{request.memory:g}", "gpu": request.gpu, "region": request.region}
+    return "".join(f" --{name} {shlex.quote(value)}" for name, value in given.items() if value)
 
 
 def _result(session: Session, found: Diagnosis, plan: Plan | None, did: str, next: str | None = None) -> Result:

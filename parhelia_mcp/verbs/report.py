@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from parhelia_mcp import __version__, credentials, files, logbook
+from parhelia_mcp import __version__, credentials, faults, files, logbook
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Problem
 from parhelia_mcp.model import timestamp
@@ -60,7 +60,7 @@ def run(ctx: Context, request: Request) -> Result:
     session = ctx.store.find(request.id)
     parts: dict[str, Callable[[], Any]] = {
         "task.json": lambda: show.run(ctx, show.Request(id=session.id)).model_dump(mode="json"),
-        "diagnosis.json": lambda: recover.look(ctx, ctx.store.session(session.id)).model_dump(mode="json"),
+        "diagnosis.json": lambda: recover.run(ctx, recover.Request(id=session.id)).model_dump(mode="json"),
         "status.json": lambda: status.run(ctx, status.Request()).model_dump(mode="json"),
         "tasks.json": lambda: listing.run(ctx, listing.Request(limit=20)).model_dump(mode="json"),
         "doctor.json": lambda: doctor.run(ctx, doctor.Request()).model_dump(mode="json"),
@@ -68,6 +68,7 @@ def run(ctx: Context, request: Request) -> Result:
         "versions.json": _versions,
         "logs.txt": lambda: _logs(ctx.session_dir(session.task, session.number)),
         "runner.log": lambda: _end_of(ctx.session_dir(session.task, session.number) / "runner.log"),
+        "faults.log": lambda: faults.recent(ctx),
         "controller.log": lambda: _end_of(ctx.home / "controller.log"),
         "spec.json": lambda: files.read_json(ctx.task_dir(session.task) / "spec.json"),
     }

@@ -24,6 +24,7 @@ from parhelia_mcp.verbs import submit
 
 BESIDE = ".parhelia"  # in a directory that a task was brought home to: what is not its files
 CLIENT_TASKS = '"${CLAUDE_CONFIG_DIR:-$HOME/.claude}"/tasks'  # where Claude Code looks for task lists
+ANYWHERE = "any"
 
 
 class Request(BaseModel, extra="forbid"):
@@ -102,16 +103,13 @@ def start(
     region: str | None = None,
     message: str | None = None,
 ) -> Result:
-    """The next session of the task, at the same path: from this checkpoint, or from the files the task was given.
-
-    A region of "" leaves the choice to the provider.
-    """
+    """The next session of the task, at the same path: from this checkpoint, or from the files the task was given."""
     ctx.config  # noqa: B018 - nothing starts on a broken configuration
     latest = ctx.store.newest(session.task)
     task = ctx.store.task(session.task)
     number = latest.number + 1
     sizes = terms.sizes_for(ctx, task.provider, latest.cpu, memory or latest.memory_gb or None, gpu or latest.gpu)
-    region = (latest.region if region is None else region) or None
+    region = placed(latest, region)
     before = follow.spec_of(latest)
     agent = terms.agent_for(
         ctx, task.provider, command=task.command, model=before.agent.model, interactive=before.agent.interactive
@@ -146,6 +144,11 @@ def start(
     made = sessions.create(ctx, task, number, spec, [*given.sources, *carried], asked, new_task=False)
     started = submit.launch(ctx, made)
     return Result(**started.model_dump(), checkpoint_id=chosen.id if chosen else None)
+
+
+def placed(before: Session, region: str | None) -> str | None:
+    """The region of the session after `before`: the same where none is named, the provider's choice for `any`."""
+    return before.region if region is None else None if region == ANYWHERE else region
 
 
 @dataclass(frozen=True, slots=True)

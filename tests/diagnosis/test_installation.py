@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -101,6 +102,28 @@ def test_a_report_holds_everything_but_the_secrets(front: Front, repo: Path) -> 
     log = next(text for name, text in texts.items() if name.endswith("logs.txt"))
     assert log.count("[redacted]") >= len(lines)
     assert task in next(text for name, text in texts.items() if name.endswith("task.json"))
+
+
+def test_a_fault_of_our_own_is_kept_where_doctor_and_report_find_it(front: Front, repo: Path) -> None:
+    task = front.submit("true")
+    front.until(task, "completed")
+    (front.home / "owner").unlink(missing_ok=True)
+    (front.home / "owner").mkdir()  # a name that is read as a file when a session starts
+    error = json.loads(front.run("run", "--json", "--", "true", code=125).stdout)["error"]
+    fault = re.search(r"IsADirectoryError, fault ([0-9a-f]{8})", error["message"])[1]
+    log = front.home / "faults.log"
+    assert str(log) in error["hint"]
+    assert log.stat().st_mode & 0o777 == 0o600
+    assert f"fault {fault} in run: IsADirectoryError" in log.read_text()
+    told = checks(front, None)["faults"]
+    assert (told["state"], fault in told["what"]) == ("warning", True)
+    with tarfile.open(front.json("report", task)["path"]) as archive:
+        assert fault in archive.extractfile("parhelia-report/faults.log").read().decode()
+    log.unlink()
+    log.mkdir()  # the home cannot take it
+    done = front.run("run", "--json", "--", "true", code=125, env={"TMPDIR": str(front.root)})
+    kept = Path(re.search(r"send (\S+) with", json.loads(done.stdout)["error"]["hint"])[1])
+    assert (kept.parent, kept.stat().st_mode & 0o777) == (front.root, 0o600)
 
 
 def database(front: Front) -> Path:

@@ -79,3 +79,25 @@ def test_a_restart_begins_with_the_files_that_were_given(front: Front, repo: Pat
     front.json("recover", patient.task, "--action", "restart")
     front.until(patient.task, "failed")
     assert front.text("logs", patient.task, "--stream", "output") == "one\n"
+
+
+def test_sizes_of_ones_own_are_planned_shown_as_a_command_and_acted_on(front: Front, repo: Path) -> None:
+    patient = ended(front, "sh", "-c", "test -e once && exit 0; touch once; exit 7")
+    looked = front.json("recover", patient.task, "--memory", "0.5", code=1)
+    assert (looked["cause"], looked["plan"]["memory_gb"], looked["did"]) == ("agent-exit", 0.5, "looked")
+    assert looked["next"] == f"parhelia recover {patient.task} --action resume --memory 0.5"
+    refused = front.error("recover", patient.task, "--action", "resume", "--gpu", "X9000", code=4)
+    assert refused["code"] == "gpu-unavailable"
+    assert front.show(patient.task)["sessions"] == [f"{patient.task}.1"]
+    patient.typed(looked["next"])
+    done = front.until(patient.task, "completed", "failed")
+    assert (done["state"], done["memory_gb"]) == ("completed", 0.5)
+
+
+def test_a_size_that_is_not_to_be_had_is_refused_before_anything_is_ended(front: Front, repo: Path) -> None:
+    patient = Patient(front, "sleep", "600").working()
+    patient.signal(signal.SIGSTOP, "agent")
+    refused = front.error("recover", patient.task, "--yes", "--gpu", "X9000", code=4)
+    assert refused["code"] == "gpu-unavailable"
+    assert front.show(patient.task)["state"] == "running"
+    front.run("session", "kill", patient.task)

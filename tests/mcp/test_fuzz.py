@@ -91,7 +91,7 @@ def test_drawn_arguments_always_get_an_answer(
             open_calls.clear()
     wire.end()
     assert "Traceback" not in wire.errors()
-    assert not (front.home / "mcp.log").exists(), (front.home / "mcp.log").read_text()[-3000:]
+    assert not (front.home / "faults.log").exists(), (front.home / "faults.log").read_text()[-3000:]
     assert front.git("status", "--porcelain") == ""
     allowed = {"user", "target", "mcp.json", *(path.name for path in tmp_path.glob("target.*"))}
     assert {path.name for path in tmp_path.iterdir()} <= allowed

@@ -187,7 +187,7 @@ def test_an_unexpected_fault_has_an_id_that_leads_to_its_traceback(server: Serve
 
     said = talk(server, story)
     fault = re.search(r"internal error ([0-9a-f]{8})", said)[1]
-    log = front.home / "mcp.log"
+    log = front.home / "faults.log"
     assert "IsADirectoryError" not in said
     assert fault in log.read_text()
     assert "IsADirectoryError" in log.read_text()

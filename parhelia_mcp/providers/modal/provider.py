@@ -265,8 +265,8 @@ def _placement(spec: SandboxSpec, settings: ModalSettings) -> dict[str, Any]:
     if spec.sizes.gpu:
         model_name, colon, count = spec.sizes.gpu.upper().partition(":")
         placement["gpu"] = ALIASES.get(model_name, model_name) + colon + count
-    if region := spec.region or settings.region:
-        placement["region"] = region
+    if spec.region:
+        placement["region"] = spec.region
     if settings.cloud:
         placement["cloud"] = settings.cloud
     return placement
