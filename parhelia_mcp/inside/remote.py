@@ -1,7 +1,7 @@
 """What a provider asks of a live sandbox by running a program in it; only the standard library, so that it is quick.
 
     python -m parhelia_mcp.inside.remote read TASK_DIR PATH OFFSET LIMIT     the bytes on stdout; none: no such file
-    python -m parhelia_mcp.inside.remote write TASK_DIR PATH                 stdin becomes the file, by rename
+    python -m parhelia_mcp.inside.remote write TASK_DIR PATH SIZE            stdin becomes the file, by rename
     python -m parhelia_mcp.inside.remote names TASK_DIR PATH                 a JSON list, sorted
     python -m parhelia_mcp.inside.remote control TASK_DIR N                  one request on stdin, its answer on stdout
 
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     if operation == "read":
         return read(path, int(rest[1]), int(rest[2]))
     if operation == "write":
-        return write(path)
+        return write(path, int(rest[1]))
     names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
     sys.stdout.write(json.dumps(names))
     return 0
@@ -53,14 +53,16 @@ def read(path: Path, offset: int, limit: int) -> int:
     return 0
 
 
-def write(path: Path) -> int:
-    """Make the file hold what comes on stdin, whole or not at all."""
+def write(path: Path, size: int) -> int:
+    """Make the file hold what comes on stdin, whole or not at all: a line that broke looks like the end of the input."""
     files.private_dir(path.parent)
     draft = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     try:
         with draft.open("xb") as target:
             os.fchmod(target.fileno(), 0o600)
             shutil.copyfileobj(sys.stdin.buffer, target, 1 << 20)
+            if target.tell() != size:
+                raise EOFError(f"{target.tell()} of {size} bytes came")
         draft.replace(path)
     except BaseException:
         draft.unlink(missing_ok=True)

@@ -1,9 +1,9 @@
-"""Run the loopback: `python -m tests.modal_loopback --state DIR --port-file FILE`.
+"""The server of the loopback; `keeper` runs it: `python -m tests.modal_loopback.keeper --state DIR --port-file FILE`.
 
-FILE gets, when everything answers, one line of JSON: `{"grpc": PORT, "http": PORT, "pid": PID, "isolated": BOOL}`. The http port serves
-blocks of volumes, and tests: `POST /faults` (a list of rules), `GET /calls`, `POST /vanish/NAME`, `POST /cut`,
-`POST /machines/on|off`, `POST /egress/PORT`, `POST /crowd/OWNER/COUNT`, `POST /secret/NAME` (an object of keys),
-`POST /rates` (an object of rates).
+FILE gets, when everything answers, one line of JSON: `{"grpc": PORT, "http": PORT, "pid": PID, "isolated": BOOL}`. What it
+knows lies in DIR, so that the next server goes on where one was killed. The http port serves blocks of volumes, and tests:
+`POST /faults` (a list of rules), `GET /calls`, `POST /vanish/NAME`, `POST /cut`, `POST /machines/on|off`,
+`POST /egress/PORT`, `POST /crowd/OWNER/COUNT`, `POST /secret/NAME` (an object of keys), `POST /rates` (an object of rates).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from modal_proto.api_grpc import ModalClientBase
 from modal_proto.task_command_router_grpc import TaskCommandRouterBase
 
 from parhelia_mcp import files
+from tests.modal_loopback import kept
 from tests.modal_loopback.boxes import Box, Plain
 from tests.modal_loopback.faults import Faults
 from tests.modal_loopback.isolated import Isolated, works
@@ -87,19 +88,23 @@ class Doors:
             self.world.machines.set()
         else:
             self.world.machines.clear()
+        kept.save(self.world)
         return web.Response()
 
     async def secret(self, request: web.Request) -> web.Response:
         secret_id = self.world.secret_names[request.match_info["name"]] = new_id("st")
         self.world.secrets[secret_id] = await request.json()
+        kept.save(self.world)
         return web.Response()
 
     async def rates(self, request: web.Request) -> web.Response:
         self.world.rates = await request.json()
+        kept.save(self.world)
         return web.Response()
 
     async def egress(self, request: web.Request) -> web.Response:
         self.world.egress.add(int(request.match_info["port"]))
+        kept.save(self.world)
         return web.Response()
 
     async def crowd(self, request: web.Request) -> web.Response:
@@ -107,20 +112,21 @@ class Doors:
         return web.Response()
 
 
-async def serve(state: Path, port_file: Path, box: type[Box]) -> None:
-    faults, calls = Faults(), Calls()
+async def serve(state: Path, ports: list[int], port_file: Path, box: type[Box]) -> None:
+    faults, calls = Faults(state / "faults.json"), Calls()
     world = World(state, url="")
     sandboxes = Sandboxes(world, box)
+    kept.load(world)
     control = build(ModalClientBase, (Objects(world), sandboxes), faults, calls)
     router = build(TaskCommandRouterBase, (Router(world),), faults, calls)
     server = Server([control, router])
-    await server.start("127.0.0.1", 0)
-    grpc = server._server.sockets[0].getsockname()[1]  # grpclib offers no public way to the port it was given
+    grpc, http = ports
+    world.url, world.blob_url = f"http://127.0.0.1:{grpc}", f"http://127.0.0.1:{http}"
+    sandboxes.find_again()
+    await server.start("127.0.0.1", grpc)
     runner = web.AppRunner(Doors(world, sandboxes, faults, calls).app())
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    http = runner.addresses[0][1]
-    world.url, world.blob_url = f"http://127.0.0.1:{grpc}", f"http://127.0.0.1:{http}"
+    await web.TCPSite(runner, "127.0.0.1", http).start()
     files.replace_json(port_file, {"grpc": grpc, "http": http, "pid": os.getpid(), "isolated": box is Isolated})
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -135,12 +141,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.modal_loopback")
     parser.add_argument("--state", type=Path, required=True, help="where volumes and sandboxes lie")
     parser.add_argument("--port-file", type=Path, required=True)
+    parser.add_argument("--ports", type=int, nargs=2, required=True, metavar=("GRPC", "HTTP"))
     parser.add_argument("--plain", action="store_true", help="no namespaces, even where they work")
     options = parser.parse_args()
     state = options.state.resolve()
     state.mkdir(parents=True, exist_ok=True)
     box = Plain if options.plain or not works(state) else Isolated
-    asyncio.run(serve(state, options.port_file, box))
+    asyncio.run(serve(state, options.ports, options.port_file, box))
 
 
 if __name__ == "__main__":

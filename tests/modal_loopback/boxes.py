@@ -17,11 +17,12 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from parhelia_mcp import processes
 
 INTERPRETER = "/opt/parhelia/bin/python"  # what stands there in the image that Parhelia builds
+ENTRY = "entry"  # the name of an entrypoint's output
 MARK = "MODAL_SANDBOX_ID"
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PDEATHSIG = 1
@@ -40,11 +41,30 @@ class Plan:
     egress: tuple[int, ...] = ()  # ports of this machine that it may reach
 
 
+class Orphan:
+    """A program whose server was killed: the keeper writes how it ended."""
+
+    def __init__(self, pid: int, exits: Path) -> None:
+        self.pid, self._end = pid, exits / str(pid)
+
+    @property
+    def returncode(self) -> int | None:
+        gone = not Path(f"/proc/{self.pid}").exists()  # looked at first: the end is written before
+        if self._end.exists():
+            return int(self._end.read_text())
+        return -signal.SIGKILL if gone else None
+
+    async def wait(self) -> int:
+        while (code := self.returncode) is None:
+            await asyncio.sleep(0.02)
+        return code
+
+
 @dataclass
 class Process:
     """An entrypoint or an exec: its output lies in files, read by offset as often as wanted."""
 
-    process: asyncio.subprocess.Process
+    process: asyncio.subprocess.Process | Orphan
     stdout: Path
     stderr: Path
     written: int = 0
@@ -68,7 +88,14 @@ class Box(Protocol):
 
     async def run(self, argv: list[str], env: Mapping[str, str], workdir: str, name: str) -> Process: ...
     async def connect(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]: ...
+    def kept(self) -> dict[str, Any]: ...
     def kill(self) -> None: ...
+
+
+def adopted(plan: Plan, pid: int) -> Process:
+    """The entrypoint of a box that another server started."""
+    out = plan.folder / ENTRY
+    return Process(Orphan(pid, plan.folder.parents[1] / "exits"), out.with_suffix(".out"), out.with_suffix(".err"))
 
 
 def die_with_parent() -> None:
@@ -77,6 +104,7 @@ def die_with_parent() -> None:
 
 
 async def spawn(argv: list[str], env: Mapping[str, str], cwd: Path | None, out: Path, pass_fds: tuple = ()) -> Process:
+    """Run a program. An entrypoint outlives the server that started it, as a worker outlives the control plane."""
     stdout, stderr = out.with_suffix(".out"), out.with_suffix(".err")
     with stdout.open("wb") as first, stderr.open("wb") as second:
         process = await asyncio.create_subprocess_exec(
@@ -87,7 +115,7 @@ async def spawn(argv: list[str], env: Mapping[str, str], cwd: Path | None, out: 
             stdout=first,
             stderr=second,
             start_new_session=True,
-            preexec_fn=die_with_parent,
+            preexec_fn=None if out.name == ENTRY else die_with_parent,
             pass_fds=pass_fds,
         )
     return Process(process, stdout, stderr)
@@ -143,8 +171,18 @@ class Plain:
             argv[where] = str(free)
         if "--user" in argv:
             argv[argv.index("--user") + 1] = pwd.getpwuid(os.getuid()).pw_name  # the only user that may be had
-        box.entry = await box.run(argv, {}, plan.workdir, "entry")
+        box.entry = await box.run(argv, {}, plan.workdir, ENTRY)
         return box
+
+    @classmethod
+    def found(cls, plan: Plan, kept: Mapping[str, Any]) -> Plain:
+        box = cls(plan)
+        box.ports = {int(inside): outside for inside, outside in kept["ports"].items()}
+        box.entry = adopted(plan, kept["entry"])
+        return box
+
+    def kept(self) -> dict[str, Any]:
+        return {"entry": self.entry.process.pid, "ports": self.ports}
 
     def _real(self, word: str) -> str:
         if word == INTERPRETER:

@@ -21,7 +21,7 @@ class Loopback:
         folder.mkdir(parents=True, exist_ok=True)
         port_file = folder / "port.json"
         with (folder / "server.log").open("wb") as log:
-            command = [sys.executable, "-m", "tests.modal_loopback", "--state", str(folder / "state")]
+            command = [sys.executable, "-m", "tests.modal_loopback.keeper", "--state", str(folder / "state")]
             self.process = subprocess.Popen(
                 [*command, "--port-file", str(port_file), *options],
                 cwd=ROOT,
@@ -35,6 +35,7 @@ class Loopback:
                 raise RuntimeError((folder / "server.log").read_text())
             time.sleep(0.01)
         ports = json.loads(port_file.read_text())
+        self._port_file = port_file
         self.http = f"http://127.0.0.1:{ports['http']}"
         self.isolated: bool = ports["isolated"]
         self.state = folder / "state"
@@ -52,8 +53,18 @@ class Loopback:
 
     def record(self) -> dict[str, Any]:
         """`seen` (RPC -> count), `unimplemented`, `living` (names) and `sandboxes`."""
-        with urllib.request.urlopen(f"{self.http}/calls", timeout=10) as answer:
+        with self._opened(f"{self.http}/calls") as answer:
             return json.load(answer)
+
+    def faults_left(self) -> list[dict[str, Any]]:
+        """The rules that have not hit as often as they were to."""
+        rules = json.loads((self.state / "faults.json").read_text())
+        return [rule for rule in rules if rule["times"] > 0]
+
+    @property
+    def pid(self) -> int:
+        """The server, which is another process after it was killed."""
+        return json.loads(self._port_file.read_text())["pid"]
 
     def vanish(self, name: str) -> None:
         self._post(f"/vanish/{name}")
@@ -82,7 +93,18 @@ class Loopback:
 
     def _post(self, path: str, body: Any = None) -> None:
         request = urllib.request.Request(self.http + path, data=json.dumps(body).encode(), method="POST")
-        urllib.request.urlopen(request, timeout=10).close()
+        self._opened(request).close()
+
+    def _opened(self, request: Any) -> Any:
+        """The answer, also of a server that is just coming back."""
+        limit = time.monotonic() + 60
+        while True:
+            try:
+                return urllib.request.urlopen(request, timeout=10)
+            except OSError:
+                if time.monotonic() > limit:
+                    raise
+                time.sleep(0.05)
 
     def stop(self) -> None:
         self.process.terminate()

@@ -17,8 +17,9 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from tests.modal_loopback.boxes import INTERPRETER, Plan, Process, base_env, relay, spawn
+from tests.modal_loopback.boxes import ENTRY, INTERPRETER, Plan, Process, adopted, base_env, relay, spawn
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = "/home/sandbox"
@@ -57,6 +58,16 @@ class Isolated:
         for port in plan.egress:
             await box._let_out(port)
         return box
+
+    @classmethod
+    def found(cls, plan: Plan, kept: Mapping[str, Any]) -> Isolated:
+        """As it was; the ports that lead out of it are not opened again."""
+        box = cls(plan)
+        box.entry, box.pid = adopted(plan, kept["entry"]), kept["pid"]
+        return box
+
+    def kept(self) -> dict[str, Any]:
+        return {"entry": self.entry.process.pid, "pid": self.pid}
 
     def _furnish(self) -> None:
         """What the image that Parhelia builds has and this machine has not."""
@@ -97,7 +108,7 @@ class Isolated:
         argv = ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", sys.executable, "-I"]
         argv += [str(Path(__file__).with_name("inner.py")), str(self.plan.folder / "plan.json"), str(theirs)]
         try:
-            self.entry = await spawn(argv, base_env(HOME), None, self.plan.folder / "entry", (theirs,))
+            self.entry = await spawn(argv, base_env(HOME), None, self.plan.folder / ENTRY, (theirs,))
             os.close(theirs)
             if not await asyncio.to_thread(os.read, ready, 1):
                 raise OSError(self.entry.stderr.read_text()[-2000:])

@@ -11,6 +11,7 @@ from google.protobuf.empty_pb2 import Empty
 from grpclib import GRPCError, Status
 from modal_proto import api_pb2
 
+from tests.modal_loopback import kept
 from tests.modal_loopback.world import World, new_id, token
 
 BLOCK = 8 << 20
@@ -53,6 +54,7 @@ class Objects:
             if request.object_creation_type not in _CREATES:
                 raise GRPCError(Status.NOT_FOUND, f"App '{request.app_name}' not found in environment 'main'")
             app_id = self.world.apps[request.app_name] = new_id("ap")
+            kept.save(self.world)
         return api_pb2.AppGetOrCreateResponse(app_id=app_id)
 
     # images: every definition is accepted and means "this machine's own files"
@@ -60,7 +62,9 @@ class Objects:
     async def ImageGetOrCreate(self, request: api_pb2.ImageGetOrCreateRequest) -> api_pb2.ImageGetOrCreateResponse:
         digest = hashlib.sha256(request.image.SerializeToString(deterministic=True)).hexdigest()
         image_id = "im-" + digest[:22]
-        self.world.images[image_id] = request.image
+        if image_id not in self.world.images:
+            self.world.images.add(image_id)
+            kept.save(self.world)
         return api_pb2.ImageGetOrCreateResponse(image_id=image_id, result=_DONE)
 
     async def ImageFromId(self, request: api_pb2.ImageFromIdRequest) -> api_pb2.ImageFromIdResponse:
@@ -69,7 +73,8 @@ class Objects:
         return api_pb2.ImageFromIdResponse(image_id=request.image_id)
 
     async def ImageDelete(self, request: api_pb2.ImageDeleteRequest) -> Empty:
-        self.world.images.pop(request.image_id, None)
+        self.world.images.discard(request.image_id)
+        kept.save(self.world)
         return Empty()
 
     async def MountBatchedCheckExistence(
@@ -92,6 +97,7 @@ class Objects:
                 raise GRPCError(Status.NOT_FOUND, f"Secret '{request.deployment_name}' not found in environment 'main'")
             secret_id = new_id("st")
             self.world.secrets[secret_id] = dict(request.env_dict)
+            kept.save(self.world)
         missing = sorted(set(request.required_keys) - set(self.world.secrets[secret_id]))
         if missing:
             text = f"Secret '{request.deployment_name}' is missing key(s): {', '.join(missing)}"
@@ -107,6 +113,7 @@ class Objects:
             volume_id = self.world.volume_names[request.deployment_name] = new_id("vo")
             self.world.volumes[volume_id] = self.world.state / "volumes" / volume_id
             self.world.volumes[volume_id].mkdir(parents=True)
+            kept.save(self.world)
         version = api_pb2.VOLUME_FS_VERSION_V2
         metadata = api_pb2.VolumeMetadata(version=version, name=request.deployment_name)
         return api_pb2.VolumeGetOrCreateResponse(volume_id=volume_id, version=version, metadata=metadata)

@@ -10,6 +10,7 @@ from google.protobuf.empty_pb2 import Empty
 from grpclib import GRPCError, Status
 from modal_proto import api_pb2
 
+from tests.modal_loopback import kept
 from tests.modal_loopback.boxes import Box, Plan, relay
 from tests.modal_loopback.world import Result, Sandbox, World, new_id, token
 
@@ -48,6 +49,7 @@ class Sandboxes:
         for secret_id in request.definition.secret_ids:
             env |= self._secret(secret_id)
         sandbox = self._new(request, new_id("sb"), new_id("ta"), env)
+        kept.save_sandbox(self.world, sandbox)
         self._later(self._schedule(sandbox))
         return api_pb2.SandboxCreateResponse(sandbox_id=sandbox.id)
 
@@ -88,26 +90,39 @@ class Sandboxes:
             await self._place(sandbox)
 
     async def _place(self, sandbox: Sandbox) -> None:
+        plan = self._plan(sandbox)
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        sandbox.box = await self.box.start(plan)
+        kept.save_sandbox(self.world, sandbox)
+        self._later(self._watch(sandbox, sandbox.box))
+
+    def find_again(self) -> None:
+        """Take up the sandboxes of the server before this one: those that run, and those that wait for a machine."""
+        for sandbox in self.world.sandboxes.values():
+            if sandbox.result is None and sandbox.found is None:
+                self._later(self._schedule(sandbox))
+            elif sandbox.found is not None:
+                sandbox.box = self.box.found(self._plan(sandbox), sandbox.found)
+                self._later(self._watch(sandbox, sandbox.box))
+
+    def _plan(self, sandbox: Sandbox) -> Plan:
         mounts = {}
         for mount in sandbox.definition.volume_mounts:
             mounts[mount.mount_path] = self.world.volumes[mount.volume_id] / mount.sub_path.strip("/")
-        folder = self.world.state / "sandboxes" / sandbox.id
-        folder.mkdir(parents=True)
-        plan = Plan(
+        return Plan(
             id=sandbox.id,
-            folder=folder,
+            folder=self.world.folder(sandbox.id),
             argv=tuple(sandbox.definition.entrypoint_args),
             env=sandbox.env,
             workdir=sandbox.definition.workdir,
             mounts=mounts,
             egress=tuple(self.world.egress),
         )
-        sandbox.box = await self.box.start(plan)
-        self._later(self._watch(sandbox, sandbox.box))
 
     async def _watch(self, sandbox: Sandbox, box: Box) -> None:
+        left = sandbox.created_at + sandbox.definition.timeout_secs - time.time()
         try:
-            code = await asyncio.wait_for(box.entry.process.wait(), sandbox.definition.timeout_secs or None)
+            code = await asyncio.wait_for(box.entry.process.wait(), left if sandbox.definition.timeout_secs else None)
         except TimeoutError:
             await self.end(sandbox, Result.GENERIC_STATUS_TIMEOUT, 124)
             return
@@ -121,6 +136,7 @@ class Sandboxes:
         if sandbox.box is not None:
             await asyncio.to_thread(sandbox.box.kill)
             await sandbox.box.entry.process.wait()
+            kept.save_sandbox(self.world, sandbox)
 
     def _later(self, work: object) -> None:
         task = asyncio.ensure_future(work)
@@ -194,6 +210,7 @@ class Sandboxes:
 
     async def SandboxTagsSet(self, request: api_pb2.SandboxTagsSetRequest) -> Empty:
         self.world.sandbox(request.sandbox_id).tags = {tag.tag_name: tag.tag_value for tag in request.tags}
+        kept.save_sandbox(self.world, self.world.sandbox(request.sandbox_id))
         return Empty()
 
     SandboxTagsSetV2 = SandboxTagsSet
@@ -266,6 +283,7 @@ class Sandboxes:
             if sandbox.name == name:
                 await self.end(sandbox, Result.GENERIC_STATUS_INTERNAL_FAILURE, 1)
                 sandbox.vanished = True
+                kept.save_sandbox(self.world, sandbox)
 
     def crowd(self, owner: str, count: int) -> None:
         """Have that many running sandboxes that nobody asks for work: what a list of many meets."""

@@ -50,9 +50,12 @@ def _adapter(name: str, method: Callable[..., Any] | None, faults: Faults, calls
             async for part in answer:
                 fault.count_message()
                 await stream.send_message(part)
+            await fault.after()
             return
-        reply = await answer
-        await fault.after()
+        try:
+            reply = await answer
+        finally:
+            await fault.after()
         await stream.send_message(reply)
 
     return handle

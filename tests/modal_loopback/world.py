@@ -10,6 +10,7 @@ import string
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from grpclib import GRPCError, Status
 from modal_proto import api_pb2
@@ -57,6 +58,7 @@ class Sandbox:
     result: Result | None = None
     vanished: bool = False
     ended_at: float | None = None
+    found: dict[str, Any] | None = None  # what the server before this one kept of its box
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def end(self, status: Result.GenericStatus.ValueType, code: int = 0) -> None:
@@ -67,19 +69,18 @@ class Sandbox:
 
 
 class World:
-    """Everything the server remembers, in memory; it ends with the server."""
+    """Everything the server remembers; `kept` writes it down for the next one."""
 
     def __init__(self, state: Path, url: str) -> None:
         self.state = state
         self.url = url
         self.blob_url = ""  # where the blocks of volumes are served
         self.apps: dict[str, str] = {}
-        self.app_names: dict[str, str] = {}
         self.secrets: dict[str, dict[str, str]] = {}
         self.secret_names: dict[str, str] = {}
         self.volumes: dict[str, Path] = {}
         self.volume_names: dict[str, str] = {}
-        self.images: dict[str, api_pb2.Image] = {}
+        self.images: set[str] = set()
         self.sandboxes: dict[str, Sandbox] = {}
         self.rates: dict[str, str] = dict(RATES)
         self.egress: set[int] = set()  # ports of this machine that sandboxes started from now on may reach
@@ -91,6 +92,9 @@ class World:
         """The time, later than every earlier answer: paging goes by it."""
         self._last_created = max(time.time(), self._last_created + 1e-6)
         return self._last_created
+
+    def folder(self, sandbox_id: str) -> Path:
+        return self.state / "sandboxes" / sandbox_id
 
     def sandbox(self, sandbox_id: str) -> Sandbox:
         found = self.sandboxes.get(sandbox_id)

@@ -125,7 +125,7 @@ def test_no_call_outlives_its_deadline_when_nobody_answers(
 ) -> None:
     sandbox = modal.open(started())
     assert sandbox.poll() is None
-    os.kill(loopback.process.pid, signal.SIGSTOP)
+    os.kill(loopback.pid, signal.SIGSTOP)
     try:
         for call in (
             lambda: sandbox.poll(deadline=0.5),
@@ -142,7 +142,7 @@ def test_no_call_outlives_its_deadline_when_nobody_answers(
             assert raised.value.code in ("provider-timeout", "provider-pending")
             assert time.monotonic() - began < 2
     finally:
-        os.kill(loopback.process.pid, signal.SIGCONT)
+        os.kill(loopback.pid, signal.SIGCONT)
     until(lambda: sandbox.poll(deadline=PATIENCE) is None, "life after the freeze")
 
 
@@ -157,6 +157,29 @@ def test_a_list_of_a_hundred_is_whole(modal: Modal, loopback: Loopback) -> None:
     assert sorted(one.handle.name for one in listed) == [f"task-{number:08d}.1" for number in range(100)]
     assert {one.tags["owner"] for one in listed} == {"many"}
     assert all(modal.open(one.handle).poll() is None for one in listed[:3])
+
+
+def test_a_sandbox_outlives_a_server_that_is_killed(
+    modal: Modal, loopback: Loopback, started: Callable[..., Handle]
+) -> None:
+    handle = started()
+    sandbox = modal.open(handle)
+    sandbox.put("kept", b"here", deadline=PATIENCE)
+    os.kill(loopback.pid, signal.SIGKILL)
+    assert [one["live"] for one in named(loopback, handle.name)] == [True]
+    assert sandbox.read("kept", deadline=PATIENCE) == b"here"
+    assert modal.start(sandbox_spec(name=handle.name), deadline=PATIENCE) == handle
+    assert sandbox.terminate(deadline=PATIENCE).cause == "terminated"
+
+
+def test_a_program_that_modal_forgets_is_no_missing_sandbox(
+    modal: Modal, loopback: Loopback, started: Callable[..., Handle]
+) -> None:
+    sandbox = modal.open(started())
+    loopback.faults({"rpc": "TaskExecWait", "action": "status", "status": "NOT_FOUND"})
+    with pytest.raises(Unreachable) as raised:
+        sandbox.exec(("true",), deadline=PATIENCE)
+    assert raised.value.code == "program-lost"
 
 
 def test_a_slow_answer_is_waited_for_within_the_deadline(

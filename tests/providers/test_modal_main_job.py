@@ -164,14 +164,14 @@ def test_a_gpu_that_does_not_come_leaves_the_task_pending_and_says_why(cloud: Fr
 def test_status_answers_in_time_while_modal_is_frozen(cloud: Front, loopback: Loopback) -> None:
     task = cloud.submit("sh", "-c", "echo up; sleep 300")
     cloud.until(task, "running")
-    os.kill(loopback.process.pid, signal.SIGSTOP)
+    os.kill(loopback.pid, signal.SIGSTOP)
     try:
         began = time.monotonic()
         done = cloud.run("status", code=5)
         assert time.monotonic() - began < 6  # 3 s on a machine that does nothing else
         assert b"last observed" in done.stdout
     finally:
-        os.kill(loopback.process.pid, signal.SIGCONT)
+        os.kill(loopback.pid, signal.SIGCONT)
     assert cloud.show(task)["state"] == "running"
     cloud.run("session", "kill", task)
 

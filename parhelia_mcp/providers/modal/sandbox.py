@@ -110,8 +110,23 @@ class ModalSandbox:
         stdout: Callable[[bytes], Any],
         deadline: float,
     ) -> tuple[int, bytes]:
-        """Run a program; it does not outlive the deadline."""
-        box = await self._living()
+        """Run a program; it does not outlive the deadline. Raises Unreachable, also where Modal forgets the program."""
+        import modal
+
+        try:
+            return await self._ran(await self._living(), argv, stdin, stdout, deadline)
+        except modal.exception.NotFoundError as raised:
+            what = f"Modal has lost what was run in the sandbox: {raised}"
+            raise Unreachable("program-lost", f"{what}.", "try again") from raised
+
+    async def _ran(
+        self,
+        box: Any,
+        argv: tuple[str, ...],
+        stdin: AsyncIterator[bytes],
+        stdout: Callable[[bytes], Any],
+        deadline: float,
+    ) -> tuple[int, bytes]:
         process = await box.exec.aio(*argv, text=False, timeout=max(1, int(deadline) + 1))
 
         async def feed() -> None:
@@ -158,10 +173,11 @@ class ModalSandbox:
 
     def put(self, path: str, source: bytes | Path, *, deadline: float = DEADLINE) -> None:
         inside = _inside(path)
-        pieces = _bytes(source) if isinstance(source, bytes) else _pieces(source)
+        whole = isinstance(source, bytes)
+        pieces, size = (_bytes(source), len(source)) if whole else (_pieces(source), source.stat().st_size)
 
         async def write() -> None:
-            await self._ask("write", inside, stdin=pieces, stdout=len, deadline=deadline)
+            await self._ask("write", inside, str(size), stdin=pieces, stdout=len, deadline=deadline)
 
         bridge.call(write, deadline, f"write {path}")
 
