@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
+from collections.abc import Callable
 
 import click
 import pytest
 
 from parhelia_mcp.cli import parhelia
+from tests import setup
+from tests.front import Front
 from tests.plugin.skill_commands import Command, commands, pages
 
 SEARCHED = (
@@ -41,6 +47,42 @@ def parse(words: list[str]) -> None:
 @pytest.mark.parametrize("command", commands(), ids=lambda command: f"{command.skill}: {command.text}")
 def test_a_command_in_a_skill_is_one_that_the_command_line_takes(command: Command) -> None:
     parse(command.words)
+
+
+OUTSIDE = (  # why a line that is right may not do its work in a test: no agent, GPU or terminal; the session lives or ended
+    *("agent-missing", "gpu-unavailable", "no-terminal", "session-live", "session-ended"),
+    *("nothing-to-do", "empty-command"),  # `parhelia run` and `parhelia submit`, named without their arguments
+)
+
+
+def test_every_command_in_a_skill_runs(users: Callable[..., Front]) -> None:
+    front = users(PATH="/usr/bin:/bin")
+    front.repository(**{"src/parser.py": "a\n", "Makefile": "test:\n\ttrue\n"})
+    task = json.loads(front.text("run", "--json", "--", "sh", "-c", "echo b > src/parser.py"))["task_id"]
+    kept = front.json("checkpoint", "list")["checkpoints"][0]["checkpoint_id"]
+    names = {"ID": task, "CP": kept, "CP1": kept, "CP2": kept, "DIR": str(front.root / "out")}
+    lines = {tuple(names.get(word, word) for word in command.words) for command in commands()}
+    lines = [_priced(line) for line in sorted(lines)]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.plugin.run_lines"],
+        cwd=front.cwd,
+        env={**front.env, "PYTHONPATH": str(setup.ROOT)},
+        input=json.dumps(lines).encode(),
+        capture_output=True,
+        timeout=200,
+        check=True,
+    )
+    wrong = []
+    for line, (code, said) in zip(lines, json.loads(done.stdout), strict=True):
+        refused = re.search(r"error\[([a-z-]+)\]", said)
+        if "Traceback" in said or code and not (refused and refused[1] in OUTSIDE):
+            wrong.append((" ".join(line), code, said))
+    assert not wrong
+
+
+def _priced(line: tuple[str, ...]) -> list[str]:
+    """A line as it is; one for Modal, where there is no account, only up to its price."""
+    return [line[0], "--dry-run", *line[1:]] if "modal" in line else list(line)
 
 
 def test_there_are_commands_to_check_and_a_wrong_one_would_be_seen() -> None:
