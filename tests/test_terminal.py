@@ -12,6 +12,7 @@ import select
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import threading
 import time
@@ -213,6 +214,24 @@ def test_an_interruption_at_any_moment_leaves_no_traceback_and_no_half_object(fr
         if out:
             assert json.loads(out)["schema_version"] == 1
         assert out or process.returncode != 0
+
+
+def test_an_interruption_that_falls_into_a_callback_comes_again() -> None:
+    told = """
+import signal, time, weakref
+from parhelia_mcp import cli
+class Thing: pass
+cli.catch_interruptions()
+thing = Thing()
+watched = weakref.ref(thing, lambda gone: signal.raise_signal(signal.SIGINT))
+try:
+    del thing
+    time.sleep(30)
+except KeyboardInterrupt:
+    print("again")
+"""
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == (b"again\n", b"")
 
 
 def test_following_ends_on_an_interruption_after_whole_lines(front: Front, live: str) -> None:

@@ -88,9 +88,15 @@ def main() -> None:
     """Run one command and exit with its code. Nothing but a Problem's text ever reaches the person for an error."""
     argv = sys.argv[1:]
     as_json = "--json" in (argv[: argv.index("--")] if "--" in argv else argv)
-    interruptions: list[int] = []
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, lambda number, frame: _interrupt(interruptions, number))
+    interruptions = catch_interruptions()
+    try:
+        code = _run(argv, as_json, interruptions)
+    except KeyboardInterrupt:  # while an error was being said
+        code = 130
+    _leave(code)
+
+
+def _run(argv: list[str], as_json: bool, interruptions: list[int]) -> int:
     try:
         code = parhelia.main(argv, prog_name="parhelia", standalone_mode=False)
         sys.stdout.flush()
@@ -109,16 +115,37 @@ def main() -> None:
     except Exception as fault:  # noqa: BLE001 - the outermost loop: a person gets a sentence and a place to look
         # A library may wrap the interruption in an error of its own.
         code = 130 if interruptions else _failed(_unexpected(fault, argv), as_json, argv)
-    _leave(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
-def _interrupt(interruptions: list[int], number: int) -> None:
-    interruptions.append(number)
-    raise KeyboardInterrupt
+def catch_interruptions() -> list[int]:
+    """Make an interruption a KeyboardInterrupt wherever it falls; each is noted in the list.
+
+    Python drops an exception in a callback and prints a traceback instead: that one comes again a moment later.
+    """
+    seen: list[int] = []
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return seen
+
+    def interrupt(number: int, frame: object) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    def dropped(unraisable: Any) -> None:
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+        else:
+            sys.__unraisablehook__(unraisable)
+
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGALRM, interrupt)
+    sys.unraisablehook = dropped
+    return seen
 
 
 def _leave(code: int) -> None:
     """Exit without the interpreter's own flush, which would complain about a closed pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is too late to be interrupted
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
