@@ -84,16 +84,35 @@ def leave(code=0):
 
 
 def commands(text):
-    """Each simple command in shell `text` as a list of words, without assignments and wrappers such as sudo."""
+    """Each simple command in shell `text` as a list of words, without assignments and wrappers such as sudo.
+
+    Those in a quoted `$(...)` and in what a shell is given by `-c` too.
+    """
     found = []
     for words in _split(text):
+        for word in words:
+            if "$(" in word:
+                found += commands(word.partition("$(")[2])
         while words and (_assignment(words[0]) or words[0] in WRAPPERS):
             wrapper = words.pop(0)
             while wrapper in WRAPPERS and words and (words[0].startswith("-") or words[0][:1].isdigit()):
                 words.pop(0)
         if words:
-            found.append([words[0].rpartition("/")[2], *words[1:]])
+            name = words[0].rpartition("/")[2]
+            found.append([name, *words[1:]])
+            found += commands(_script(words[1:])) if name in SHELLS else []
     return found
+
+
+def _script(given):
+    """What a shell is to run by these arguments, where that stands in them."""
+    for number, word in enumerate(given[:-1]):
+        if word[:1] == "-" and word[1:2] != "-" and "c" in word:
+            return given[number + 1]
+    return ""
+
+
+SHELLS = frozenset("sh bash dash zsh".split())
 
 
 WRAPPERS = frozenset(
@@ -174,8 +193,6 @@ def parhelia(event):
         return [(verb if verb in ("submit", "recover") else f"{verb} {given.get('action') or ''}", given)]
     found = []
     for name, *words in commands(str(given.get("command", ""))):
-        if name in ("python", "python3") and words[:1] == ["-m"] and words[1:2] == ["parhelia_mcp.cli"]:
-            name, words = "parhelia", words[2:]
         if name != "parhelia":
             continue
         positional, named = options(words)
