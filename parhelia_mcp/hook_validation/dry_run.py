@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from parhelia_mcp.hook_validation.matchers import hits
-from parhelia_mcp.hook_validation.model import TOOLS, Finding, Hook
+from parhelia_mcp.hook_validation.model import TOOL_EVENTS, TOOLS, Finding, Hook
 from parhelia_mcp.hook_validation.sources import Place
 
 LONGEST = 5.0
@@ -32,6 +32,16 @@ SAMPLES = {
     "Read": {"file_path": "sample.txt"},
 }
 DECISIONS = ("allow", "deny", "ask", "defer")
+TOLD = {  # what an event that is not about a tool says
+    "SessionStart": {"source": "startup"},
+    "SessionEnd": {"reason": "other"},
+    "UserPromptSubmit": {"prompt": "sample"},
+    "Stop": {"stop_hook_active": False, "last_assistant_message": "sample"},
+    "SubagentStop": {"stop_hook_active": False, "agent_id": "sample", "agent_type": "sample"},
+    "SubagentStart": {"agent_id": "sample", "agent_type": "sample"},
+    "Notification": {"message": "sample", "notification_type": "idle_prompt"},
+    "PreCompact": {"trigger": "manual", "custom_instructions": ""},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +52,8 @@ class Outcome:
 
 
 def check(hook: Hook, place: Place) -> Iterator[Finding]:
-    """Findings from running the hook; nothing for hooks that are not commands."""
-    if not hook.command:
+    """Findings from running the hook; nothing for one that is no command, or that nobody waits for."""
+    if not hook.command or hook.fields.get("async") is True:
         return
     deadline = min(float(hook.fields.get("timeout", LONGEST)), LONGEST)
     with tempfile.TemporaryDirectory(prefix="parhelia-hook-") as scratch:
@@ -93,12 +103,16 @@ def _answer(hook: Hook, text: str) -> Iterator[Finding]:
 
 
 def sample(event: str, matcher: str, cwd: Path) -> dict[str, Any]:
-    """The event a hook gets on stdin, for a tool that its matcher hits."""
-    listed = next((tool for tool in [*SAMPLES, *sorted(TOOLS)] if hits(matcher, tool)), None)
-    tool = listed or (matcher if matcher.startswith("mcp__") else "Bash")
+    """The event a hook gets on stdin, where it is about a tool for one that its matcher hits."""
     base = {"session_id": "00000000-0000-4000-8000-000000000000", "transcript_path": str(cwd / "transcript.jsonl")}
     common = {**base, "cwd": str(cwd), "permission_mode": "default", "hook_event_name": event}
-    return {**common, "tool_name": tool, "tool_input": SAMPLES.get(tool, {}), "tool_use_id": "toolu_sample"}
+    if event not in TOOL_EVENTS:
+        return {**common, **TOLD.get(event, {})}
+    listed = next((tool for tool in [*SAMPLES, *sorted(TOOLS)] if hits(matcher, tool)), None)
+    tool = listed or (matcher if matcher.startswith("mcp__") else "Bash")
+    said = {"tool_response": {"stdout": "", "stderr": "", "interrupted": False}} if event == "PostToolUse" else {}
+    given = {"tool_name": tool, "tool_input": SAMPLES.get(tool, {}), "tool_use_id": "toolu_sample"}
+    return {**common, **given, **said}
 
 
 def _run(hook: Hook, place: Place, scratch: Path, deadline: float) -> Outcome:

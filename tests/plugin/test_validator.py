@@ -135,6 +135,16 @@ def test_a_dry_run_touches_neither_home_nor_project_and_leaves_nothing_running(t
         assert time.monotonic() < deadline
 
 
+def test_a_dry_run_tells_each_event_what_it_is_about_and_starts_no_work_in_the_background(tmp_path: Path) -> None:
+    read = "python3 -c 'import json, sys; json.load(sys.stdin)[\"{}\"]'"
+    asked = {"UserPromptSubmit": "prompt", "SessionStart": "source", "PostToolUse": "tool_response"}
+    hooks = {event: [{"hooks": [{"type": "command", "command": read.format(key)}]}] for event, key in asked.items()}
+    work = f"touch {tmp_path}/WORKED"
+    hooks["SessionStart"][0]["hooks"].append({"type": "command", "command": work, "async": True})
+    assert codes(report(tmp_path, {"hooks": hooks}, run=True)) == set()
+    assert not (tmp_path / "WORKED").exists()
+
+
 def alive(pid: str) -> bool:
     done = subprocess.run(["ps", "-o", "stat=", "-p", pid], capture_output=True, text=True, check=False)
     return done.stdout.strip()[:1] not in ("", "Z")
