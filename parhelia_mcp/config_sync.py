@@ -324,18 +324,31 @@ def _servers(place: Place, receipt: Receipt) -> dict[str, Any]:
     known = _table(parsed(place.account))
     here = _table(_table(known.get("projects")).get(str(place.project)))
     shared = _table(parsed(place.project / ".mcp.json"))
+    off = _listed(here, "disabledMcpServers")
+    refused = off.union(*(_listed(told, "disabledMcpjsonServers") for told in (here, *_own_settings(place))))
     kept: dict[str, Any] = {}
     for where, holder in ((account, known), (f"{account} for this project", here), (".mcp.json", shared)):
         for name, server in _table(holder.get("mcpServers")).items():
             label = f"MCP server {name} in {where}"
             if "parhelia" in f"{name} {json.dumps(server)}".lower():
                 receipt.dropped.append(Item(label, OURS))
+            elif name in (refused if holder is shared else off):
+                receipt.dropped.append(Item(label, "it is switched off here"))
             elif why := _needs_secret(server, place.home):
                 receipt.dropped.append(Item(label, why))
             else:
                 kept[name] = server
                 receipt.carried.append(Item(label, "as it is"))
     return kept
+
+
+def _own_settings(place: Place) -> list[dict[str, Any]]:
+    return [_table(parsed(source.path)) for source in sources(place) if source.kind != "plugin"]
+
+
+def _listed(told: dict[str, Any], key: str) -> set[str]:
+    held = told.get(key)
+    return {name for name in held if isinstance(name, str)} if isinstance(held, list) else set()
 
 
 def _needs_secret(server: Any, home: Path) -> str:

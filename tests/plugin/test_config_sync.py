@@ -173,6 +173,19 @@ def test_a_moved_configuration_travels_and_the_one_it_replaces_does_not(home: Pa
     assert [item.name for item in receipt.dropped].count(str(moved / ".claude.json")) == 1
 
 
+def test_a_server_that_is_switched_off_stays_so(home: Path, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    write(project / ".claude" / "settings.local.json", {"disabledMcpjsonServers": ["project", 1]})
+    off = {str(project): {"disabledMcpServers": ["plain"]}}
+    write(
+        home / ".claude.json", {"mcpServers": {"plain": SERVERS["plain"], "project": SERVERS["plain"]}, "projects": off}
+    )
+    receipt = config_sync.collect(Place(home, project, {}), tmp_path / "target")
+    assert set(json.loads((tmp_path / "target" / "mcp.json").read_text())["mcpServers"]) == {"project"}
+    stayed = [item.name for item in receipt.dropped if item.note == "it is switched off here"]
+    assert stayed == ["MCP server plain in ~/.claude.json", "MCP server project in .mcp.json"]
+
+
 @pytest.mark.parametrize(
     "name, content",
     [
