@@ -100,4 +100,9 @@ def main():
     call.leave(JUDGED)
 
 
-main()
+try:
+    main()
+except (ValueError, TypeError, KeyError) as problem:
+    sys.exit(
+        f"{type(problem).__name__}: {problem}"
+    )  # the call is blocked; this is read by the model, a traceback is not
