@@ -16,6 +16,7 @@ from parhelia_mcp.spec import Agent, Spec
 from parhelia_mcp.store import Session, Task
 
 SHORTEST_H = 0.05  # a shorter session is not worth proposing
+LEAST_UNASKED_H = 0.25  # a default time is not shortened to less, but refused
 LEAST_TOKENS = 10_000  # micro-dollars: an agent with less could not make one request
 
 
@@ -54,6 +55,28 @@ def worst_case(
             f"--timeout-hours {max(hours * 0.8, 0.01):.2f}, or --max-usd {dollars(compute) * 1.25 + (1 if tokens else 0):.2f}, or a smaller size",
         )
     return Cost(rate, first, limit - compute if tokens else 0, compute - first)
+
+
+def unasked_time(
+    ctx: Context, provider: str, sizes: Sizes, region: str | None, max_usd: float | None, tokens: bool
+) -> float:
+    """Seconds for a session that nobody named a time for: the default, or as long as its money lasts where that is less.
+
+    A fifth of the money stays for an agent's requests.
+    """
+    settings = ctx.loaded.config
+    default = settings.modal.default_timeout_hours
+    limit = micro(settings.budget.per_task_usd if max_usd is None else max_usd)
+    rate = prices.compute_rate_micro_per_hour(provider, sizes, region, billing.prices_for(ctx, provider))
+    lasts = (limit * 4 // 5 if tokens else limit) / rate if rate else default
+    return (min(default, int(lasts * 100) / 100) if lasts >= LEAST_UNASKED_H else default) * 3600
+
+
+def time_again(ctx: Context, session: Session, sizes: Sizes, region: str | None, tokens: bool) -> float:
+    """Seconds for the session after this one: what its task asked for, or what is given unasked."""
+    if "timeout_hours" in ctx.store.task(session.task).request:
+        return session.timeout_s
+    return unasked_time(ctx, session.provider, sizes, region, session.max_usd, tokens)
 
 
 def life(ctx: Context, provider: str, timeout_s: float) -> float:

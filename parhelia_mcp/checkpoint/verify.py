@@ -53,10 +53,10 @@ def require(store: Store, checkpoint: Manifest) -> None:
 
 
 def corrupted(store: Store, checkpoint: Manifest, problem: str) -> Corrupted:
-    good = last_good(store, checkpoint)
+    good, wrong = last_good(store, checkpoint), f"Corrupted checkpoint {checkpoint.id}: {problem} Nothing was written."
     if good is None:
-        return Corrupted("damaged-checkpoint", f"{problem} No other checkpoint is whole.", "parhelia checkpoint list")
-    said = f"{problem} Nothing was written. The newest checkpoint that is whole is {good.id} of {good.created_at}."
+        return Corrupted("damaged-checkpoint", f"{wrong} No other checkpoint is whole.", "parhelia checkpoint list")
+    said = f"{wrong} The newest checkpoint that is whole is {good.id} of {good.created_at}."
     return Corrupted("damaged-checkpoint", said, f"parhelia checkpoint rollback {good.id}")
 
 

@@ -70,7 +70,7 @@ def _prompt(prompt: str | None, file: Path | None) -> str | None:
         except (OSError, UnicodeDecodeError) as problem:
             raise Usage(
                 "unreadable-prompt",
-                f"{file} cannot be read as text ({problem}); nothing was started.",
+                f"{file} cannot be read as text ({getattr(problem, 'strerror', None) or problem}); nothing was started.",
                 "parhelia submit --prompt-file F",
             ) from None
     return piped() if prompt == "-" else prompt

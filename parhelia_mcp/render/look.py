@@ -130,4 +130,5 @@ def _life(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _provider(one: verbs.status.Provider) -> str:
-    return f"{one.name:<9} {state('ok') if one.ok else state('not ok')}: {wrap(clean(one.what), 14)}"
+    verdict = f"{state('ok' if one.ok else 'not ok')}: " if one.observed or not one.ok else ""
+    return f"{one.name:<9} {verdict}{wrap(clean(one.what), 10 + len('ok: '))}"

@@ -96,7 +96,9 @@ def problem(what: Problem, *, as_json: bool) -> None:
         )
         return
     fix = f" Fix: {clean(what.hint)}" if what.hint else ""
-    aside(f"{colour('error', 31, 2)}[{what.code}]: {clean(what.message)}{fix}")
+    said = clean(what.message)
+    stop = "" if said.endswith((".", "!", "?")) or not fix else "."
+    aside(f"{colour('error', 31, 2)}[{what.code}]: {said}{stop}{fix}")
 
 
 def as_json(result: Any) -> str:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from parhelia_mcp import billing, budget, follow, prices, sessions, terms
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Refused
-from parhelia_mcp.model import dollars, micro
+from parhelia_mcp.model import Sizes, dollars, micro
 
 
 class Request(BaseModel, extra="forbid"):
@@ -88,9 +88,9 @@ def run(ctx: Context, request: Request) -> Result:
     settings = ctx.loaded.config
     others = [name for name in terms.PROVIDERS if name != settings.provider]
     wanted = [request.provider] if request.provider else [settings.provider, *others]
-    hours = request.timeout_hours or settings.modal.default_timeout_hours
     for provider in wanted:
         billing.refresh(ctx, provider)
+    hours = _hours(ctx, request, wanted[0])
     asked = [_asked(ctx, request, provider, hours) for provider in wanted]
     offers = [_offer(ctx, provider, each) for provider, each in zip(wanted, asked, strict=True)]
     refusal = _refused(ctx, request, wanted[0], asked[0])
@@ -112,10 +112,21 @@ def run(ctx: Context, request: Request) -> Result:
     )
 
 
+def _sizes(ctx: Context, request: Request, provider: str) -> tuple[Sizes, str | None]:
+    region = request.region or ctx.loaded.config.modal.region if provider == "modal" else None
+    return terms.sizes_for(ctx, provider, request.cpu, request.memory, request.gpu, check_gpu=False), region
+
+
+def _hours(ctx: Context, request: Request, provider: str) -> float:
+    """As submit would give: those asked for, else what the money of an agent's task lasts for."""
+    sizes, region = _sizes(ctx, request, provider)
+    unasked = sessions.unasked_time(ctx, provider, sizes, region, request.max_usd, True)
+    return request.timeout_hours or unasked / 3600
+
+
 def _asked(ctx: Context, request: Request, provider: str, hours: float) -> sessions.Asked:
     settings = ctx.loaded.config
-    sizes = terms.sizes_for(ctx, provider, request.cpu, request.memory, request.gpu, check_gpu=False)
-    region = request.region or settings.modal.region if provider == "modal" else None
+    sizes, region = _sizes(ctx, request, provider)
     rate = prices.compute_rate_micro_per_hour(provider, sizes, region, billing.prices_for(ctx, provider))
     compute = follow.reserve_for(rate, hours * 3600)
     limit = micro(settings.budget.per_task_usd if request.max_usd is None else request.max_usd)

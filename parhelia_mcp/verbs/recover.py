@@ -176,7 +176,8 @@ def _plan(
     sizes = terms.sizes_for(ctx, session.provider, session.cpu, memory or session.memory_gb, gpu or session.gpu)
     tokens = follow.spec_of(session).agent.kind == "claude"
     where = resume.placed(session, region)
-    cost = sessions.worst_case(ctx, session.provider, sizes, where, session.timeout_s, session.max_usd, tokens)
+    timeout_s = sessions.time_again(ctx, session, sizes, where, tokens)
+    cost = sessions.worst_case(ctx, session.provider, sizes, where, timeout_s, session.max_usd, tokens)
     kept, lost = _stakes(session, found, action, chosen)
     return Plan(
         action=action,

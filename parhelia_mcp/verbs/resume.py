@@ -123,9 +123,8 @@ def start(
     )
     directory = files.private_dir(ctx.session_dir(task.id, number))
     agent, carried = sessions.configured(ctx, agent, task.repository or task.source, directory)
-    cost = sessions.worst_case(
-        ctx, task.provider, sizes, region, latest.timeout_s, latest.max_usd, agent.kind == "claude"
-    )
+    timeout_s = sessions.time_again(ctx, latest, sizes, region, agent.kind == "claude")
+    cost = sessions.worst_case(ctx, task.provider, sizes, region, timeout_s, latest.max_usd, agent.kind == "claude")
     spec = Spec(
         task=task.id,
         session=session_id(task.id, number),
@@ -140,7 +139,7 @@ def start(
         message=message or given.message,
         prices=dict(ctx.loaded.config.prices),
     )
-    asked = sessions.Asked(sizes, region, latest.timeout_s, latest.max_usd, cost)
+    asked = sessions.Asked(sizes, region, timeout_s, latest.max_usd, cost)
     made = sessions.create(ctx, task, number, spec, [*given.sources, *carried], asked, new_task=False)
     started = submit.launch(ctx, made)
     return Result(**started.model_dump(), checkpoint_id=chosen.id if chosen else None)

@@ -60,7 +60,7 @@ def run(ctx: Context, request: Request) -> Result:
             "remaining_usd": dollars(now.remaining),
             "warning": budget.warning(ctx, now),
         },
-        providers=asked,
+        providers=[*asked, *([] if modal_matters(ctx) else [_IDLE])],
         next=_next(ctx, asked),
     )
 
@@ -92,6 +92,15 @@ def _local(ctx: Context) -> Provider:
         observed_at=timestamp(),
         what=f"{running} of {most} sessions run on this machine",
     )
+
+
+_IDLE = Provider(
+    name="modal",
+    ok=True,
+    observed=False,
+    observed_at=None,
+    what='not asked: it is not in use; --provider modal, or provider = "modal" in parhelia.toml, uses it',
+)
 
 
 def modal_matters(ctx: Context) -> bool:

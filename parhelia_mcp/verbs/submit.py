@@ -80,8 +80,9 @@ def run(ctx: Context, request: Request, *, agreed: int = 0) -> Result:
         return answer(ctx, ctx.store.newest(known.id), note=KNOWN)
     provider = request.provider or settings.provider
     asked = _asked(ctx, request, provider, agreed)
+    shorter = _shorter(ctx, request, asked)
     if request.dry_run:
-        return _estimate(ctx, provider, asked)
+        return _estimate(ctx, provider, asked, shorter)
     agent = terms.agent_for(
         ctx, provider, command=request.command, model=request.model, interactive=request.interactive
     )
@@ -90,7 +91,8 @@ def run(ctx: Context, request: Request, *, agreed: int = 0) -> Result:
     if session.task != task_id:
         shutil.rmtree(ctx.task_dir(task_id), ignore_errors=True)
         return answer(ctx, session, note=KNOWN)
-    return launch(ctx, session)
+    started = launch(ctx, session)
+    return started.model_copy(update={"note": " ".join(filter(None, (shorter, started.note))) or None})
 
 
 def shortfall(ctx: Context, request: Request) -> tuple[int, Refused] | None:
@@ -105,11 +107,24 @@ def shortfall(ctx: Context, request: Request) -> tuple[int, Refused] | None:
 def _asked(ctx: Context, request: Request, provider: str, agreed: int) -> sessions.Asked:
     section = ctx.config.modal
     sizes = terms.sizes_for(ctx, provider, request.cpu, request.memory, request.gpu, check_gpu=not request.dry_run)
-    timeout_s = (request.timeout_hours or section.default_timeout_hours) * 3600
     region = request.region or section.region if provider == "modal" else None
-    cost = sessions.worst_case(ctx, provider, sizes, region, timeout_s, request.max_usd, request.command is None)
+    tokens = request.command is None
+    timeout_s = (
+        request.timeout_hours * 3600
+        if request.timeout_hours
+        else sessions.unasked_time(ctx, provider, sizes, region, request.max_usd, tokens)
+    )
+    cost = sessions.worst_case(ctx, provider, sizes, region, timeout_s, request.max_usd, tokens)
     life_s = sessions.life(ctx, provider, timeout_s)
     return sessions.Asked(sizes, region, life_s, request.max_usd, cost, agreed, timeout_s - life_s)
+
+
+def _shorter(ctx: Context, request: Request, asked: sessions.Asked) -> str | None:
+    """What to say of a time limit that money made shorter than the default."""
+    default, hours = ctx.config.modal.default_timeout_hours, (asked.timeout_s + asked.left_s) / 3600
+    if request.timeout_hours or hours >= default:
+        return None
+    return f"Its money pays for {hours:g} h, not for the usual {default:g}; then it ends by itself."
 
 
 def _one_job(request: Request) -> None:
@@ -266,7 +281,7 @@ def remaining(ctx: Context) -> float:
     return dollars(budget.standing(ctx).remaining)
 
 
-def _estimate(ctx: Context, provider: str, asked: sessions.Asked) -> Result:
+def _estimate(ctx: Context, provider: str, asked: sessions.Asked, note: str | None) -> Result:
     refusal, total = sessions.refusal(ctx, provider, asked), asked.cost.total + asked.cost.later
     return Result(
         task_id=None,
@@ -276,7 +291,7 @@ def _estimate(ctx: Context, provider: str, asked: sessions.Asked) -> Result:
         estimate_usd=dollars(total),
         remaining_usd=dollars(budget.standing(ctx).remaining - total),
         next=refusal.hint if refusal else "run it without --dry-run",
-        note=f"this would be refused: {refusal.message}" if refusal else None,
+        note=f"this would be refused: {refusal.message}" if refusal else note,
     )
 
 

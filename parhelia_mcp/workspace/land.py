@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from parhelia_mcp import spec
@@ -72,6 +72,7 @@ def land(source: Path, workspace: spec.Workspace, bundle: Path, *, task: str, nu
             "-m",
             "All files of the session, whose own repository was gone",
         )
+    result = _joined(git, result, task, number)
     ref = f"refs/parhelia/{task}/{number}"
     updates = {ref: result}
     updates |= {f"{ref}-base": refs[BASE]} if BASE in refs else {}
@@ -163,6 +164,22 @@ def changed_paths(git: Git, base: str, result: str) -> list[str]:
 
 def _parents(git: Git, commit: str) -> list[str]:
     return git("rev-list", "--parents", "--max-count=1", commit).decode().split()[1:]
+
+
+def _joined(git: Git, result: str, task: str, number: int) -> str:
+    """The result as one that comes after what the session before it left, so that the branch goes forward to it.
+
+    What a session leaves uncommitted is a commit that the next one has as files only. The same for the same result.
+    """
+    names = git("for-each-ref", "--format=%(refname:lstrip=3)", f"refs/parhelia/{task}").decode().split()
+    earlier = max((int(name) for name in names if name.isdecimal() and int(name) < number), default=0)
+    before = f"refs/parhelia/{task}/{earlier}"
+    if not earlier or git.ask("merge-base", "--is-ancestor", before, result).returncode == 0:
+        return result
+    when = git.id("show", "-s", "--format=%cI", result)
+    dated = replace(git, variables={"GIT_AUTHOR_DATE": when, "GIT_COMMITTER_DATE": when})
+    message = f"Session {number} instead of session {earlier}"
+    return dated.id("commit-tree", f"{result}^{{tree}}", "-p", result, "-p", before, "-m", message)
 
 
 def _branch(git: Git, task: str, commit: str) -> tuple[str | None, list[str]]:

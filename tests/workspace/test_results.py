@@ -150,6 +150,25 @@ def test_the_branch_follows_the_next_session_forward(user: Path, tmp_path: Path)
     assert history(user, second.branch)[:2] == ["two", "one"]
 
 
+def test_the_branch_goes_forward_to_a_session_that_went_on_with_uncommitted_work(user: Path, tmp_path: Path) -> None:
+    sent, target = send(user, tmp_path / "away")
+    shell("echo one >>long.txt", target)
+    bring(user, sent, target, 1)
+    shell("git commit -qam kept; echo three >>long.txt", target)
+    second = bring(user, sent, target, 2)
+    assert (second.branch, second.notes) == (f"parhelia/{TASK}", ())
+    assert bring(user, sent, target, 2).branch == second.branch, "landing again changes nothing"
+    shell("echo four >>long.txt", target)
+    third = bring(user, sent, target, 3)
+    assert third.branch == second.branch
+    assert shell(f"git show {third.branch}:long.txt", user).endswith("one\nthree\nfour\n")
+    assert "kept" in history(user, third.branch)
+    assert shell(f"git rev-parse {third.branch}", user).strip() == third.commit
+    shell(f"git update-ref refs/heads/{third.branch} $(git commit-tree -p {third.branch} -m own HEAD^{{tree}})", user)
+    shell("echo five >>long.txt", target)
+    assert bring(user, sent, target, 4).branch is None
+
+
 def test_files_that_would_run_something_are_named(user: Path, tmp_path: Path) -> None:
     sent, target = send(user, tmp_path / "away")
     shell(
