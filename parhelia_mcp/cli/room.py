@@ -16,7 +16,8 @@ from parhelia_mcp.context import Context
 def attach(id: str, verbose: bool, info_only: bool) -> None:
     """Open a session's terminal here. Ctrl-b d leaves it: it goes on, and a checkpoint is taken.
 
-    F12 takes the conversation of a headless agent over into the full-screen client; /exit there hands it back.
+    F12 takes the conversation of a headless agent over into the full-screen client; /exit there, or leaving,
+    hands it back.
     """
     from parhelia_mcp.verbs import attach as verb
 

@@ -54,11 +54,14 @@ class Requests:
         return runner.agent, runner.room
 
     async def _checkpoint(self, args: Args) -> dict[str, Any]:
-        """Take a checkpoint; `trigger` is `manual`, or `detach` when a person has left."""
-        self._working()
+        """Take a checkpoint; `trigger` is `manual`, or `detach` when a person has left and does not come back by itself."""
+        _, room = self._working()
         trigger = str(args.get("trigger", "manual"))
         if trigger == "detach":
-            return await self._keep_for_one_who_left("command")
+            taken = await self._keep_for_one_who_left("command")
+            if room.heard:
+                await room.heard({"hook_event_name": "PersonLeft"})
+            return taken
         return await self._runner.checkpoints.take(trigger, note=str(args.get("note") or ""))
 
     async def _someone_left(self, args: Args) -> dict[str, Any]:

@@ -73,6 +73,7 @@ class Screen:
         self._pid = 0
         self._ready = anyio.Event()
         self._idle = anyio.Event()
+        self._left = anyio.Event()
         self._typing = anyio.Lock()
         self._called_at = 0.0  # when a tool call passed, or a question was answered
         self._stopping = False
@@ -99,6 +100,8 @@ class Screen:
         async with anyio.create_task_group() as group:
             group.start_soon(self._follow)
             group.start_soon(self._begin, resume)
+            if self._taken_over:
+                group.start_soon(self._hand_back_when_left)
             await command.exited(self._pid)
             group.cancel_scope.cancel()
         self._read_on()
@@ -135,6 +138,19 @@ class Screen:
             await self._say(first)
         except Problem as problem:
             self._room.emit("warning", f"warning: the prompt was not typed: {problem}", code=problem.code)
+
+    async def _hand_back_when_left(self) -> None:
+        """End the client when whoever took the conversation over has left and it rests: the work is to go on."""
+        while True:
+            await self._left.wait()
+            if await anyio.to_thread.run_sync(self._room.terminal.watched) or await self._begun():
+                self._left = anyio.Event()
+            elif not (self._busy or self._open):
+                break
+            await anyio.sleep(LOOK_S)
+        self.closing = True
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGTERM)
 
     def _judge(self, code: int | None) -> End:
         if self._stopping:
@@ -242,6 +258,8 @@ class Screen:
                 self._called(str(event.get("tool_use_id")))
             case "Stop":
                 self._work(False)
+            case "PersonLeft":  # our own word: attach has ended
+                self._left.set()
             case "StopFailure":
                 self._work(False, f"you: the turn failed: {stream.line(event.get('last_assistant_message') or '')}")
         return {}

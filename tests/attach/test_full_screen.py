@@ -114,7 +114,7 @@ def test_a_full_screen_session_is_asked_answered_written_to_and_left(
         someone.see("half a thought")
         assert len(api.messages) == asked
         someone.tmux("send-keys", "C-c")
-        someone.see("again to exit")
+        eventually(lambda: "half a thought" not in someone.screen, what="an empty input box")
         someone.type("/exit")
         done = house.until(task, "completed", "failed")
     assert (done["state"], done["reason"]) == ("completed", "agent-exit")
@@ -190,7 +190,9 @@ def test_a_conversation_is_taken_over_and_handed_back(tmp_path: Path, person: Ca
     assert texts(house, task, "agent-started")[1] == "Claude Code is open full-screen"
 
 
-def test_a_turn_is_finished_before_the_conversation_is_taken_over(tmp_path: Path, person: Callable[[], Person]) -> None:
+def test_a_turn_is_finished_before_the_take_over_and_leaving_hands_back(
+    tmp_path: Path, person: Callable[[], Person]
+) -> None:
     end = threading.Event()
     script = [
         use("Bash", command="sh -c 'echo two > a.txt'"),
@@ -216,7 +218,7 @@ def test_a_turn_is_finished_before_the_conversation_is_taken_over(tmp_path: Path
             assert first != writers(task)
             someone.type("And now this.")
             someone.see("The person is heard.")
-            someone.type("/exit")
+            someone.leave()
             done = house.until(task, "completed", "failed", within=60)
         assert max(seen) == 1
     assert (done["state"], done["reason"]) == ("completed", "agent-exit")
