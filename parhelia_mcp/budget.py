@@ -40,7 +40,7 @@ class Standing:
         return self.ceiling - self.spent - self.reserved
 
 
-def amount(text: str) -> int:
+def amount(text: str, example: str = "parhelia budget set 50") -> int:
     """A person's dollars as micro-dollars. Raises Usage `bad-amount` for anything but a plain number >= 0."""
     plain = text.strip()
     try:
@@ -51,7 +51,7 @@ def amount(text: str) -> int:
         raise Usage(
             "bad-amount",
             f"{text[:80]!r} is not an amount of dollars from 0 to {MOST // 10**6:,}; nothing was changed.",
-            "parhelia budget set 50",
+            example,
         )
     return micro(value)
 

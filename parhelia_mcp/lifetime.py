@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from parhelia_mcp import budget, files, sessions, task_checkpoints
+from parhelia_mcp import files, sessions, task_checkpoints, task_limit
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Busy, Problem, Unreachable
 from parhelia_mcp.follow import spec_of
-from parhelia_mcp.model import dollars, micro, session_id
+from parhelia_mcp.model import dollars, session_id
 from parhelia_mcp.store import Session
 
 
@@ -32,9 +32,7 @@ def carry_on(ctx: Context, session: Session) -> Session:
 def _next(ctx: Context, session: Session) -> Session:
     task, before = ctx.store.task(session.task), spec_of(session)
     kept = task_checkpoints.newest(ctx, session)
-    spent = budget.account(ctx, session=session.id).spent
-    limit = ctx.loaded.config.budget.per_task_usd if session.max_usd is None else session.max_usd
-    most = dollars(max(0, micro(limit) - spent))
+    most = dollars(task_limit.left(ctx, session))
     left_s, agent = before.limits.left_s, before.agent
     cost = sessions.worst_case(
         ctx, session.provider, session.sizes, session.region, left_s, most, agent.kind == "claude"

@@ -72,13 +72,6 @@ def unasked_time(
     return (min(default, int(lasts * 100) / 100) if lasts >= LEAST_UNASKED_H else default) * 3600
 
 
-def time_again(ctx: Context, session: Session, sizes: Sizes, region: str | None, tokens: bool) -> float:
-    """Seconds for the session after this one: what its task asked for, or what is given unasked."""
-    if "timeout_hours" in ctx.store.task(session.task).request:
-        return session.timeout_s
-    return unasked_time(ctx, session.provider, sizes, region, session.max_usd, tokens)
-
-
 def life(ctx: Context, provider: str, timeout_s: float) -> float:
     """How much of `timeout_s` one sandbox can live."""
     longest = ctx.provider(provider).properties.max_lifetime_hours

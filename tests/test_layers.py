@@ -23,6 +23,7 @@ LAYERS = (  # from the ground up: a module may import its own layer and those be
         "terms",
         "lifetime",
         "task_checkpoints",
+        "task_limit",
         "controller",
         "diagnosis",
         "ssh",

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from parhelia_mcp import render
 from parhelia_mcp.errors import Usage
+from parhelia_mcp.model import dollars
 
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 
@@ -47,12 +48,28 @@ def options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
     return apply
 
 
+class Dollars(click.ParamType):
+    """An amount as a person types it, by the same rules as `budget set`."""
+
+    name = "usd"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from parhelia_mcp import budget  # brings the store, which `help` and completion do without
+
+        return dollars(budget.amount(str(value), f"{param.opts[0] if param else ''} 5"))
+
+
+def max_usd(help: str = "Most it may spend, compute and tokens together.") -> Callable[..., Any]:
+    """The option --max-usd."""
+    return click.option("--max-usd", type=Dollars(), metavar="USD", help=help)
+
+
 sizes = options(
     click.option("--gpu", metavar="TYPE", help="GPU, e.g. A10G, L4, H100.", shell_complete=offered("gpus")),
     click.option("--memory", type=float, metavar="GIB", help="Memory limit in GiB."),
     click.option("--cpu", type=float, metavar="CORES", help="Cores."),
     click.option("--timeout-hours", type=float, metavar="H", help="The session ends by itself then."),
-    click.option("--max-usd", type=float, metavar="USD", help="Most it may spend, compute and tokens together."),
+    max_usd(),
     click.option("--provider", metavar="NAME", help="local or modal."),
     click.option("--region", metavar="R", help="Region on modal, e.g. us-west."),
 )

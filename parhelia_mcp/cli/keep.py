@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from parhelia_mcp import render
-from parhelia_mcp.cli.common import as_json, checkpoint_id, leave, made, offered, show, task_id
+from parhelia_mcp.cli.common import as_json, checkpoint_id, leave, made, max_usd, offered, show, task_id
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Usage
 
@@ -90,7 +90,8 @@ def rollback(cp: str, as_json: bool) -> None:
     """End the living session and go on from CP as the next one."""
     from parhelia_mcp.verbs import rollback as verb
 
-    result = verb.run(Context(), verb.Request(id=cp))
+    ctx = Context()
+    result = verb.run(ctx, verb.Request(id=cp), by_person=not ctx.in_agent)
     show(result, render.resumed(result), as_json)
 
 
@@ -141,11 +142,13 @@ def gc(as_json: bool) -> None:
 @click.option("--memory", type=float, metavar="GIB")
 @click.option("--gpu", metavar="TYPE")
 @click.option("--region", metavar="R")
+@max_usd("Most it may spend; default: what is left of the task's limit.")
 @as_json
 def resume(as_json: bool, **wanted: object) -> None:
     """Go on with an ended task from its newest checkpoint, conversation and files."""
     from parhelia_mcp.verbs import resume as verb
 
+    ctx = Context()
     with render.progress("restoring") as seen:
-        result = verb.run(Context(), made(verb.Request, **wanted), seen)
+        result = verb.run(ctx, made(verb.Request, **wanted), seen, by_person=not ctx.in_agent)
     show(result, render.resumed(result), as_json)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from parhelia_mcp import files, render
-from parhelia_mcp.cli.common import as_json, made, offered, show, task_id
+from parhelia_mcp.cli.common import as_json, made, max_usd, offered, show, task_id
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import LocalFault
 
@@ -46,7 +46,7 @@ def set_(amount: str, as_json: bool) -> None:
 @click.option("--memory", type=float, metavar="GIB", help="Memory in GiB.")
 @click.option("--cpu", type=float, metavar="CORES", help="Cores.")
 @click.option("--timeout-hours", type=float, metavar="H", help="How long.")
-@click.option("--max-usd", type=float, metavar="USD", help="Most it may spend, compute and tokens together.")
+@max_usd()
 @click.option("--provider", metavar="NAME", help="Only local or only modal.")
 @click.option("--region", metavar="R", help="Region on modal, e.g. us-west.")
 @click.option("--model", metavar="M", help="Model of the agent.")

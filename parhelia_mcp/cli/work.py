@@ -44,7 +44,9 @@ def submit(prompt: str | None, prompt_file: Path | None, wait: bool, as_json: bo
     from parhelia_mcp.verbs import submit as verb
 
     ctx = Context()
-    result = verb.run(ctx, made(verb.Request, prompt=_prompt(prompt, prompt_file), **wanted))
+    result = verb.run(
+        ctx, made(verb.Request, prompt=_prompt(prompt, prompt_file), **wanted), by_person=not ctx.in_agent
+    )
     if not wait or result.session_id is None:
         show(result, render.submitted(result), as_json)
         return

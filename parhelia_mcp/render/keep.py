@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from parhelia_mcp.model import moment, timestamp
-from parhelia_mcp.plain import many
+from parhelia_mcp.plain import clean, many
 from parhelia_mcp.render.text import age, colour, money, pairs, size, state, table
 
 if TYPE_CHECKING:
@@ -125,4 +125,5 @@ def resumed(result: verbs.resume.Result) -> str:
         lines += [f"saved what was there: {result.saved}"] if result.saved else []
         lines += [f"without setuid bits: {', '.join(result.lowered)}"] if result.lowered else []
         return "\n".join([*lines, result.note or "", f"next: {result.next}"])
-    return f"{result.session_id}  {state(result.state)}  from {result.checkpoint_id}  reserved {money(result.reserved_usd)}\nnext: {result.next}"
+    head = f"{result.session_id}  {state(result.state)}  from {result.checkpoint_id}  reserved {money(result.reserved_usd)}"
+    return "\n".join(filter(None, (head, clean(result.note or ""), f"next: {result.next}")))

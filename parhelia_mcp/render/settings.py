@@ -68,7 +68,7 @@ def estimate(result: verbs.estimate.Result) -> str:
         f"{rates.model}{listed}, a million tokens: "
         + ", ".join(f"{name.replace('_', ' ')} {money(getattr(rates, name))}" for name in columns),
         *filter(None, map(_sources, result.offers)),
-        f"table of {result.prices_date}: {result.prices_source}; [prices] overrides them"
+        f"table, prices of {result.prices_date}: {result.prices_source}; [prices] overrides them"
         + (f" and does: {', '.join(result.overridden)}" if result.overridden else ""),
         f"next: {result.next}",
     ]

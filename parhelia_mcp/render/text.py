@@ -121,7 +121,8 @@ def state(words: str) -> str:
 def money(usd: float | None) -> str:
     if usd is None:
         return "-"
-    return f"${usd:.2f}" if usd == 0 or abs(usd) >= 0.01 else f"${usd:.4f}"
+    number = f"${abs(usd):.2f}" if usd == 0 or abs(usd) >= 0.01 else f"${abs(usd):.4f}"
+    return f"-{number}" if usd < 0 else number
 
 
 def age(text: str | None, at: datetime | None = None) -> str:

@@ -127,11 +127,11 @@ def _next(ctx: Context, session: Session, choose: Choose) -> Session:
         seen = recover.run(ctx, recover.Request(id=session.id, action="diagnose"))
         action = choose(Offer(f"{ended.message} {clean(seen.what)}", seen.choices)) if seen.choices else None
         if action:
-            recover.run(ctx, recover.Request.model_validate({"id": session.id, "action": action}))
+            recover.run(ctx, recover.Request.model_validate({"id": session.id, "action": action}), by_person=True)
     else:
         action = choose(Offer(ended.message, ["resume"]))
         if action:
-            resume.run(ctx, resume.Request(id=session.id))
+            resume.run(ctx, resume.Request(id=session.id), by_person=True)
     if not action:
         raise ended
     return ctx.store.newest(session.task)

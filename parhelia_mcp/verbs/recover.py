@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from parhelia_mcp import diagnosis, files, follow, locks, prices, sessions, task_checkpoints, terms
+from parhelia_mcp import diagnosis, files, follow, locks, prices, task_checkpoints, task_limit, terms
 from parhelia_mcp.checkpoint.manifest import Manifest
 from parhelia_mcp.context import Context
 from parhelia_mcp.diagnosis import Diagnosis
@@ -44,14 +44,14 @@ def run(ctx: Context, request: Request, *, agreed: bool = False, by_person: bool
     """
     session = ctx.store.find(request.id)
     if request.action == "diagnose" or (request.action is None and not agreed):
-        return look(ctx, session, request)
+        return look(ctx, session, request, by_person)
     lock = files.private_dir(ctx.task_dir(session.task)) / "recover.lock"
     with locks.exclusive(lock, what=f"the recovery of {session.task}"):
         session = ctx.store.session(session.id)
         found = diagnosis.study(ctx, session)
         session = ctx.store.session(session.id)
         _allowed(ctx, session, found, request, by_person)
-        return _act(ctx, session, found, request)
+        return _act(ctx, session, found, request, by_person)
 
 
 def exit_code(result: Result) -> int:
@@ -59,7 +59,7 @@ def exit_code(result: Result) -> int:
     return 1 if result.state in (State.FAILED, State.LOST) and result.did in ("nothing", "looked") else 0
 
 
-def look(ctx: Context, session: Session, request: Request) -> Result:
+def look(ctx: Context, session: Session, request: Request, by_person: bool) -> Result:
     """The diagnosis and the plan; nothing is changed."""
     found = diagnosis.study(ctx, session)
     session = ctx.store.session(session.id)
@@ -67,14 +67,14 @@ def look(ctx: Context, session: Session, request: Request) -> Result:
     if not found.well:
         with nullcontext() if _sized(request) else suppress(Problem):  # what cannot be planned unasked is not offered
             chosen = _start_from(ctx, session, found.action, request.from_checkpoint)
-            plan = _plan(ctx, session, found, request, found.action or "resume", chosen)
+            plan = _plan(ctx, session, found, request, found.action or "resume", chosen, by_person)
     next = (
         f"parhelia recover {session.task} --action {plan.action}{_sized(request)}" if plan and _sized(request) else None
     )
     return _result(session, found, plan, "looked", next)
 
 
-def _act(ctx: Context, session: Session, found: Diagnosis, request: Request) -> Result:
+def _act(ctx: Context, session: Session, found: Diagnosis, request: Request, by_person: bool) -> Result:
     action = request.action or found.action
     if action is None:
         return _result(session, found, None, "nothing")
@@ -82,13 +82,16 @@ def _act(ctx: Context, session: Session, found: Diagnosis, request: Request) -> 
         ended = kill.run(ctx, kill.Request(id=session.id))
         return _result(ctx.store.session(ended.session_id), found, None, "killed it", f"parhelia pull {session.task}")
     if session.live:
-        _plan(ctx, session, found, request, action, None)  # what is refused is refused before anything is ended
+        _plan(
+            ctx, session, found, request, action, None, by_person
+        )  # what is refused is refused before anything is ended
         session = _end(ctx, session, found)
     reach("recover.ended")
     chosen = _start_from(ctx, session, action, request.from_checkpoint)
-    plan = _plan(ctx, session, found, request, "resume" if chosen else "restart", chosen)
+    plan = _plan(ctx, session, found, request, "resume" if chosen else "restart", chosen, by_person)
     reach("recover.planned")
-    made = resume.start(ctx, session, chosen, memory=plan.memory_gb, gpu=plan.gpu, region=plan.region)
+    sizes = {"memory": plan.memory_gb, "gpu": plan.gpu, "region": plan.region}
+    made = resume.start(ctx, session, chosen, **sizes, by_person=by_person)
     new = ctx.store.session(made.session_id or "")
     start = f"from {chosen.id}" if chosen else "from the files it was given"
     return _result(new, found, plan, f"started {new.id} {start}", f"parhelia logs {new.task} --follow")
@@ -166,7 +169,13 @@ def _start_from(ctx: Context, session: Session, action: str | None, wanted: str 
 
 
 def _plan(
-    ctx: Context, session: Session, found: Diagnosis, request: Request, action: str, chosen: Manifest | None
+    ctx: Context,
+    session: Session,
+    found: Diagnosis,
+    request: Request,
+    action: str,
+    chosen: Manifest | None,
+    by_person: bool,
 ) -> Plan:
     """Raises Refused where the next session may not have these sizes, or not cost what it would."""
     starved = session.reason is Reason.OUT_OF_MEMORY or found.cause == "out-of-memory"
@@ -174,10 +183,7 @@ def _plan(
     gpu = request.gpu or (_other_gpu(ctx, session) if found.cause == "gpu-scarce" else None)
     region = request.region or (_elsewhere(ctx, session) if found.cause in ELSEWHERE else None)
     sizes = terms.sizes_for(ctx, session.provider, session.cpu, memory or session.memory_gb, gpu or session.gpu)
-    tokens = follow.spec_of(session).agent.kind == "claude"
-    where = resume.placed(session, region)
-    timeout_s = sessions.time_again(ctx, session, sizes, where, tokens)
-    cost = sessions.worst_case(ctx, session.provider, sizes, where, timeout_s, session.max_usd, tokens)
+    cost = task_limit.next_session(ctx, session, sizes, resume.placed(session, region), by_person=by_person).cost
     kept, lost = _stakes(session, found, action, chosen)
     return Plan(
         action=action,

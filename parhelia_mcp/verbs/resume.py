@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from parhelia_mcp import files, follow, sessions, task_checkpoints, terms
+from parhelia_mcp import files, follow, sessions, task_checkpoints, task_limit, terms
 from parhelia_mcp.checkpoint import create, restore, retention
 from parhelia_mcp.checkpoint import session as parts
 from parhelia_mcp.checkpoint.manifest import Facts, Manifest
@@ -37,6 +37,10 @@ class Request(BaseModel, extra="forbid"):
     memory: Annotated[float | None, Field(gt=0, le=4096, allow_inf_nan=False)] = None
     gpu: str | None = None
     region: str | None = None
+    max_usd: Annotated[
+        float | None,
+        Field(ge=0, le=1e9, allow_inf_nan=False, description="Most it may spend, whatever was spent before"),
+    ] = None
     message: str | None = None
 
 
@@ -61,8 +65,17 @@ class Result(BaseModel):
         return submit.Result(**{name: value for name, value in self.model_dump().items() if name in names})
 
 
-def run(ctx: Context, request: Request, seen: Callable[[int, int, int], None] | None = None) -> Result:
-    """`seen` gets how many files and bytes of how many are back at `target`. Raises Busy `session-live`, NotFound `no-checkpoint`, Corrupted with the last good one, Refused over budget."""
+def run(
+    ctx: Context,
+    request: Request,
+    seen: Callable[[int, int, int], None] | None = None,
+    *,
+    by_person: bool = False,
+) -> Result:
+    """`seen` gets how many files and bytes of how many are back at `target`. Only a person goes past the task's own limit.
+
+    Raises Busy `session-live`, NotFound `no-checkpoint`, Corrupted with the last good one, Refused over budget.
+    """
     session = ctx.store.find(request.id)
     if session.live:
         session = follow.advance(ctx, session)
@@ -75,9 +88,8 @@ def run(ctx: Context, request: Request, seen: Callable[[int, int, int], None] | 
     session, chosen = _chosen(ctx, session, request.checkpoint_id)
     if request.target:
         return _home(ctx, session, chosen, Path(request.target), request.force, seen)
-    return start(
-        ctx, session, chosen, memory=request.memory, gpu=request.gpu, region=request.region, message=request.message
-    )
+    wanted = request.model_dump(include={"memory", "gpu", "region", "max_usd", "message"})
+    return start(ctx, session, chosen, **wanted, by_person=by_person)
 
 
 def _chosen(ctx: Context, session: Session, wanted: str | None) -> tuple[Session, Manifest]:
@@ -101,7 +113,9 @@ def start(
     memory: float | None = None,
     gpu: str | None = None,
     region: str | None = None,
+    max_usd: float | None = None,
     message: str | None = None,
+    by_person: bool = False,
 ) -> Result:
     """The next session of the task, at the same path: from this checkpoint, or from the files the task was given."""
     ctx.config  # noqa: B018 - nothing starts on a broken configuration
@@ -123,14 +137,13 @@ def start(
     )
     directory = files.private_dir(ctx.session_dir(task.id, number))
     agent, carried = sessions.configured(ctx, agent, task.repository or task.source, directory)
-    timeout_s = sessions.time_again(ctx, latest, sizes, region, agent.kind == "claude")
-    cost = sessions.worst_case(ctx, task.provider, sizes, region, timeout_s, latest.max_usd, agent.kind == "claude")
+    may = task_limit.next_session(ctx, latest, sizes, region, by_person=by_person, max_usd=max_usd)
     spec = Spec(
         task=task.id,
         session=session_id(task.id, number),
         workspace=given.workspace,
         sizes=sizes._asdict(),
-        limits=terms.limits_for(sizes, latest.max_usd, cost, agent),
+        limits=terms.limits_for(sizes, may.max_usd, may.cost, agent),
         agent=agent,
         checkpoint=terms.policy_for(ctx),
         prompt=task.prompt,
@@ -139,10 +152,12 @@ def start(
         message=message or given.message,
         prices=dict(ctx.loaded.config.prices),
     )
-    asked = sessions.Asked(sizes, region, timeout_s, latest.max_usd, cost)
+    asked = sessions.Asked(sizes, region, may.timeout_s, may.max_usd, may.cost)
     made = sessions.create(ctx, task, number, spec, [*given.sources, *carried], asked, new_task=False)
     started = submit.launch(ctx, made)
-    return Result(**started.model_dump(), checkpoint_id=chosen.id if chosen else None)
+    small = task_limit.too_small(ctx, agent.model, may.cost.tokens) if agent.kind == "claude" else None
+    note = "; ".join(filter(None, (may.note, small, started.note))) or None
+    return Result(**{**started.model_dump(), "note": note}, checkpoint_id=chosen.id if chosen else None)
 
 
 def placed(before: Session, region: str | None) -> str | None:

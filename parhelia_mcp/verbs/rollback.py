@@ -15,10 +15,10 @@ class Request(BaseModel, extra="forbid"):
     id: str
 
 
-def run(ctx: Context, request: Request) -> resume.Result:
+def run(ctx: Context, request: Request, *, by_person: bool = False) -> resume.Result:
     """Verify first, then end what lives: a damaged checkpoint costs nobody their session."""
     session, chosen = task_checkpoints.find(ctx, request.id)
     task_checkpoints.require(ctx, session, chosen)
     if session.live:
         kill.run(ctx, kill.Request(id=session.id))
-    return resume.start(ctx, ctx.store.newest(session.task), chosen)
+    return resume.start(ctx, ctx.store.newest(session.task), chosen, by_person=by_person)

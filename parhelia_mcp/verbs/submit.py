@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from parhelia_mcp import budget, controller, files, follow, sessions, terms, workspace
+from parhelia_mcp import budget, controller, files, follow, sessions, task_limit, terms, workspace
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Problem, Refused, Usage
 from parhelia_mcp.model import Reason, State, dollars, new_task_id, session_id, timestamp
@@ -67,22 +67,22 @@ class Result(BaseModel):
     note: str | None = None
 
 
-def run(ctx: Context, request: Request, *, agreed: int = 0) -> Result:
+def run(ctx: Context, request: Request, *, agreed: int = 0, by_person: bool = False) -> Result:
     """Pack, reserve, store, start. After the reservation everything is `follow.advance`, by whoever comes.
 
     `agreed`: the micro-dollars that a person lets the ceiling rise by for this.
     """
     settings = ctx.config
     if request.to:
-        return _say(ctx, request)
+        return _say(ctx, request, by_person)
     _one_job(request)
     if request.idempotency_key and (known := ctx.store.by_key(request.idempotency_key)):
         return answer(ctx, ctx.store.newest(known.id), note=KNOWN)
     provider = request.provider or settings.provider
     asked = _asked(ctx, request, provider, agreed)
-    shorter = _shorter(ctx, request, asked)
+    note = _notes(_shorter(ctx, request, asked), _small(ctx, request, asked))
     if request.dry_run:
-        return _estimate(ctx, provider, asked, shorter)
+        return _estimate(ctx, provider, asked, note)
     agent = terms.agent_for(
         ctx, provider, command=request.command, model=request.model, interactive=request.interactive
     )
@@ -92,7 +92,18 @@ def run(ctx: Context, request: Request, *, agreed: int = 0) -> Result:
         shutil.rmtree(ctx.task_dir(task_id), ignore_errors=True)
         return answer(ctx, session, note=KNOWN)
     started = launch(ctx, session)
-    return started.model_copy(update={"note": " ".join(filter(None, (shorter, started.note))) or None})
+    return started.model_copy(update={"note": _notes(note, started.note)})
+
+
+def _small(ctx: Context, request: Request, asked: sessions.Asked) -> str | None:
+    """A warning where an agent's tokens may not pay for its first request."""
+    if request.command is not None:
+        return None
+    return task_limit.too_small(ctx, request.model or ctx.config.agent.model, asked.cost.tokens)
+
+
+def _notes(*notes: str | None) -> str | None:
+    return "; ".join(filter(None, notes)) or None
 
 
 def shortfall(ctx: Context, request: Request) -> tuple[int, Refused] | None:
@@ -124,7 +135,7 @@ def _shorter(ctx: Context, request: Request, asked: sessions.Asked) -> str | Non
     default, hours = ctx.config.modal.default_timeout_hours, (asked.timeout_s + asked.left_s) / 3600
     if request.timeout_hours or hours >= default:
         return None
-    return f"Its money pays for {hours:g} h, not for the usual {default:g}; then it ends by itself."
+    return f"its money pays for {hours:g} h, not for the usual {default:g}; then it ends by itself"
 
 
 def _one_job(request: Request) -> None:
@@ -295,7 +306,7 @@ def _estimate(ctx: Context, provider: str, asked: sessions.Asked, note: str | No
     )
 
 
-def _say(ctx: Context, request: Request) -> Result:
+def _say(ctx: Context, request: Request, by_person: bool) -> Result:
     """`--to`: the prompt is a message to a task that lives."""
     from parhelia_mcp.verbs import send
 
@@ -305,7 +316,8 @@ def _say(ctx: Context, request: Request) -> Result:
     if not session.live:
         from parhelia_mcp.verbs import resume
 
-        return resume.run(ctx, resume.Request(id=session.id, message=request.prompt)).as_submitted
+        again = resume.Request(id=session.id, message=request.prompt)
+        return resume.run(ctx, again, by_person=by_person).as_submitted
     allow = {"allow": True, "deny": False}.get(request.prompt.strip())
     send.run(ctx, send.Request(id=session.id, allow=allow, message=request.prompt if allow is None else None))
     return answer(ctx, ctx.store.session(session.id), note="the message was delivered")

@@ -60,6 +60,8 @@ def test_the_agent_is_told_at_the_soft_limit_ended_at_the_hard_one_and_goes_on_w
         steps = front.git("show", f"parhelia/{task}:steps.txt").splitlines()
         assert steps
 
+        refused = front.error("resume", task, code=4, env={**env, "CLAUDECODE": "1"})
+        assert (refused["code"], f"type: parhelia resume {task}" in refused["hint"]) == ("over-task-limit", True)
         refused = front.error("resume", task, code=4, env=env)
         assert refused["code"] == "over-budget"
         front.run("budget", "set", "5")
