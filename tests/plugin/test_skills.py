@@ -111,6 +111,26 @@ def test_what_people_search_for_leads_to_a_numbered_place() -> None:
         assert f"\n## {number}. " in page
 
 
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        ("session won't start", "1. A session will not start"),
+        ("ssh tunnel fails", "2. The ssh tunnel fails"),
+        ("tunnel drops immediately", "2. The ssh tunnel fails"),
+        ("checkpoint won't restore", "3. A checkpoint will not restore"),
+        ("task stuck in running", "4. A task is stuck in running"),
+        ("can't attach", "4. A task is stuck in running"),
+        ("high unexpected costs", "5. Unexpected costs"),
+        ("hooks not working", "6. Hooks do not work"),
+        ("hook validation failures", "6. Hooks do not work"),
+        ("container keeps crashing", "7. The container keeps crashing"),
+        ("multiple restart attempts", "7. The container keeps crashing"),
+    ],
+)
+def test_what_people_call_a_problem_leads_to_its_place(words: str, place: str, front: Front) -> None:
+    assert front.text("help", *words.split()).startswith(f"## {place}")
+
+
 def test_a_skill_that_a_page_names_exists() -> None:
     names = {page.parent.name for page in pages()}
     for page in pages():
