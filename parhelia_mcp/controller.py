@@ -61,6 +61,7 @@ def main() -> None:
     """
     os.environ.update(json.loads(sys.stdin.buffer.read() or b"{}"))
     from parhelia_mcp import processes
+    from parhelia_mcp.providers import probe
 
     processes.hide_memory()
     ctx = Context()
@@ -74,7 +75,8 @@ def main() -> None:
         try:
             os.ftruncate(lock, 0)
             os.write(lock, f"{os.getpid()}\n".encode())
-            _drive(ctx)
+            with probe.listening(ctx):
+                _drive(ctx)
         finally:
             os.close(lock)
 

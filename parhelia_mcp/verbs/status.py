@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from pydantic import BaseModel
@@ -109,23 +108,11 @@ def modal_matters(ctx: Context) -> bool:
 
 
 def _modal(ctx: Context) -> Provider:
-    """Ask Modal in a child process: its library takes a second to import, and a frozen server must not freeze us."""
-    import json
-    import subprocess
+    """Whether Modal answers now; a frozen server must not freeze us."""
+    from parhelia_mcp.providers import probe
 
-    argv = [sys.executable, "-m", "parhelia_mcp.providers.probe", "modal"]
     last = max((session.observed_at or "" for session in ctx.store.live("modal")), default="") or None
-    try:
-        done = subprocess.run(argv, capture_output=True, timeout=PROBE_S, env=ctx.environ, cwd=ctx.cwd, check=False)
-        answer = json.loads(done.stdout)
-    except subprocess.TimeoutExpired:
-        answer = {
-            "ok": False,
-            "what": f"did not answer within {PROBE_S} s",
-            "hint": "https://status.modal.com, then try again",
-        }
-    except ValueError:
-        answer = {"ok": False, "what": "the probe gave no answer", "hint": "parhelia doctor"}
+    answer = probe.ask(ctx, "modal", PROBE_S)
     observed = bool(answer["ok"])
     since = "" if observed else f"; sessions below are as last observed{f' at {last}' if last else ''}"
     return Provider(

@@ -161,9 +161,22 @@ def test_a_gpu_that_does_not_come_leaves_the_task_pending_and_says_why(cloud: Fr
     assert len([one for one in of(loopback, task) if one["live"]]) == 0
 
 
-def test_status_answers_in_time_while_modal_is_frozen(cloud: Front, loopback: Loopback) -> None:
+def test_status_asks_through_the_controller_and_answers_in_time_while_modal_is_frozen(
+    cloud: Front, loopback: Loopback
+) -> None:
     task = cloud.submit("sh", "-c", "echo up; sleep 300")
     cloud.until(task, "running")
+
+    def asked_without_a_new_client() -> bool:
+        before = loopback.record()["seen"]
+        assert cloud.json("status")["providers"][1]["what"].startswith("reached; 1 ")
+        seen = loopback.record()["seen"]
+        assert seen["SandboxListV2"] > before.get("SandboxListV2", 0)
+        return seen["AuthTokenGet"] == before["AuthTokenGet"]
+
+    eventually(asked_without_a_new_client, within=60, what="the controller to answer")
+    elsewhere = {"MODAL_SERVER_URL": "http://127.0.0.1:1"}
+    assert not cloud.json("status", env=elsewhere, code=5)["providers"][1]["observed"]
     os.kill(loopback.pid, signal.SIGSTOP)
     try:
         began = time.monotonic()
