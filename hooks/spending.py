@@ -61,6 +61,7 @@ def judge_start(verb, arguments, numbers):
             f"{text} Nothing was started. To free some: parhelia list --status running, then parhelia session kill ID. "
             f"Only the user raises the ceiling, in their own terminal: parhelia budget set {spent + held + cost + 1:.0f}"
         )
+    numbers["reserved_usd"] = held + cost  # the next call of the same command line finds that much less
     if spent + held + cost > ceiling * float(numbers.get("warning_threshold", 0.8)):
         return "ask", text + " That is above the warning threshold."
     return None, text

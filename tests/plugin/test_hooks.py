@@ -80,6 +80,7 @@ def said(name: str, stdin: str, state: Path, **environ: str) -> tuple[str, str]:
         ("parhelia budget set 50", "ask", ("from $25.00 to $50.00",)),
         ("parhelia budget set 20", "context", ("from $25.00 to $20.00",)),
         ("echo hi; parhelia submit a --max-usd 1 && parhelia submit b --max-usd 20", "deny", ("$20.00",)),
+        ("parhelia submit a --max-usd 7; parhelia submit b --max-usd 7", "deny", ("$7.00", "$6.00 of $25.00")),
         ("bash -lc 'cd x && parhelia submit a --max-usd 20'", "deny", ("$20.00",)),
         ('echo "started $(parhelia submit a --max-usd 20)"', "deny", ("$20.00",)),
         ("parhelia\tsubmit\ta --max-usd 20", "deny", ("$20.00",)),
