@@ -12,12 +12,12 @@ from parhelia_mcp import files, locks
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Busy, Problem, Unreachable
 from parhelia_mcp.follow import settle, start, watch
-from parhelia_mcp.follow.session import open_sandbox, said, spec_of
+from parhelia_mcp.follow.session import ends_at, open_sandbox, said, spec_of
 from parhelia_mcp.follow.settle import reserve_for
 from parhelia_mcp.model import Reason, State
 from parhelia_mcp.store import Session
 
-__all__ = ["abandon", "advance", "open_sandbox", "reserve_for", "spec_of"]
+__all__ = ["abandon", "advance", "ends_at", "open_sandbox", "reserve_for", "spec_of"]
 
 
 def advance(ctx: Context, session: Session) -> Session:

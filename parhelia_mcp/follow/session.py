@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Problem
+from parhelia_mcp.model import moment, timestamp
 from parhelia_mcp.providers.base import Handle, Sandbox
 from parhelia_mcp.spec import Spec
 from parhelia_mcp.store import Session
@@ -14,6 +17,11 @@ WIND_DOWN_S = 300.0  # at most a fifth: the end of what is paid for, in which th
 def runner_ends_s(paid_s: float) -> float:
     """After how much of the time that is paid for the runner ends its agent."""
     return paid_s - min(WIND_DOWN_S, paid_s / 5)
+
+
+def ends_at(session: Session) -> datetime:
+    """When the runner ends the agent of a session; of one that has not started, as if it started now."""
+    return moment(session.started_at or timestamp()) + timedelta(seconds=runner_ends_s(session.timeout_s))
 
 
 def paid_s(runner_s: float) -> float:

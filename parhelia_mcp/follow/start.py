@@ -10,7 +10,7 @@ from parhelia_mcp import credentials, locks
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Corrupted, LocalFault, NotFound, Refused, Unreachable, Usage
 from parhelia_mcp.failpoint import reach
-from parhelia_mcp.follow.session import is_local, open_sandbox, runner_ends_s, said, spec_of
+from parhelia_mcp.follow.session import ends_at, is_local, open_sandbox, said, spec_of
 from parhelia_mcp.follow.settle import settle
 from parhelia_mcp.model import Reason, State, moment, now, timestamp
 from parhelia_mcp.providers.base import SandboxSpec
@@ -114,8 +114,7 @@ def deliver(ctx: Context, session: Session) -> Session:
             sandbox.put(name, Path(path), deadline=600)
     reach("deliver.inputs")
     raw = dict(session.spec or {})
-    ends = moment(session.started_at or timestamp()) + timedelta(seconds=runner_ends_s(session.timeout_s))
-    raw["limits"] = {**raw["limits"], "deadline": timestamp(ends), "paid_s": session.timeout_s}
+    raw["limits"] = {**raw["limits"], "deadline": timestamp(ends_at(session)), "paid_s": session.timeout_s}
     sandbox.put("spec.json", json.dumps(raw, ensure_ascii=False).encode())
     reach("deliver.spec")
     return ctx.store.update(session.id, delivered_at=timestamp())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from parhelia_mcp.plain import clean, many
-from parhelia_mcp.render.text import money, pairs, state
+from parhelia_mcp.render.text import money, pairs, size, state
 
 if TYPE_CHECKING:
     from parhelia_mcp import verbs
@@ -63,15 +63,16 @@ def pulled(result: verbs.pull.Result) -> str:
 def left(result: verbs.attach.Result) -> str:
     """What a person reads who has left a session's terminal."""
     lines = [f"left {result.session_id}: {state(result.state)}"]
-    if result.checkpoint:
-        held = result.checkpoint
-        lines[0] += f", checkpoint {clean(str(held.get('checkpoint_id')))} ({many(held.get('files') or 0, 'file')})"
+    if held := result.checkpoint:
+        what = f"{many(held['files'], 'file')}, {size(held['bytes'])}, {'consistent' if held['consistent'] else 'taken while it worked'}"
+        lines[0] += f", checkpoint {clean(held['checkpoint_id'])} ({what})"
     lines += [clean(note) for note in result.notes]
     hours, minutes = divmod((result.time_left_s or 0) // 60, 60)
+    free = "nothing is charged for it" if result.time_left_s is not None else None
     rest = pairs(
         [
             ("spent", money(result.spent_usd)),
-            ("money left", money(result.remaining_usd) if result.remaining_usd is not None else None),
+            ("money left", money(result.remaining_usd) if result.remaining_usd is not None else free),
             ("time left", f"{hours} h {minutes} min" if result.time_left_s is not None else None),
             ("next", result.next),
         ]

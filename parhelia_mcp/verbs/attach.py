@@ -98,11 +98,13 @@ def run(ctx: Context, request: Request, show: Callable[[str], None], choose: Cho
     Raises Refused `session-ended` with the way to get in all the same; Unreachable or Refused for what ssh met.
     """
     steps = Steps(show, request.verbose)
+    session = ctx.store.find(request.id)
+    if session.live:
+        session = follow.advance(ctx, session)
+    if not session.live:
+        session = _next(ctx, session, choose if ctx.on_terminal and not request.info_only else None)
     if not request.info_only and not ctx.on_terminal:
         raise Usage("no-terminal", "attach needs a terminal.", f"parhelia attach {request.id} --info-only")
-    session = ctx.store.find(request.id)
-    if choose and not session.live and not request.info_only:
-        session = _next(ctx, session, choose)
     session = _running(ctx, session, steps, wait=not request.info_only)
     room = _room(ctx, session, steps)
     if request.info_only:
@@ -120,9 +122,11 @@ def run(ctx: Context, request: Request, show: Callable[[str], None], choose: Cho
     return _result(ctx, room, command, checkpoint, notes)
 
 
-def _next(ctx: Context, session: Session, choose: Choose) -> Session:
+def _next(ctx: Context, session: Session, choose: Choose | None) -> Session:
     """The session that a person lets go on in place of one that has ended. Raises Refused where they leave it."""
     ended = _ended(session)
+    if choose is None:
+        raise ended
     if session.state in (State.FAILED, State.LOST):
         seen = recover.run(ctx, recover.Request(id=session.id, action="diagnose"))
         action = choose(Offer(f"{ended.message} {clean(seen.what)}", seen.choices)) if seen.choices else None
@@ -297,7 +301,13 @@ def _checkpoint(ctx: Context, room: Room, steps: Steps) -> tuple[dict[str, Any] 
     if not reply.get("ok"):
         return None, [f"no checkpoint was taken: {clean(str((reply.get('error') or {}).get('message', 'refused')))}"]
     steps.step("checkpoint taken")
-    return dict(reply["result"] or {}), []
+    return _told(reply["result"]), []
+
+
+def _told(made: Mapping[str, Any]) -> dict[str, Any]:
+    """What the runner says of a checkpoint, as far as it has the form that it should have."""
+    form = {"checkpoint_id": str, "files": int, "bytes": int, "consistent": bool}
+    return {name: told if isinstance(told := made.get(name), kind) else kind() for name, kind in form.items()}
 
 
 def _result(
@@ -309,7 +319,8 @@ def _result(
 ) -> Result:
     session = ctx.store.session(room.session.id)
     spent = budget.account(ctx, session=session.id)
-    left = (model.moment(session.deadline) - model.now()).total_seconds() if session.deadline and session.live else None
+    left = (follow.ends_at(session) - model.now()).total_seconds() if session.started_at and session.live else None
+    costs = session.rate_micro or session.tokens_micro
     return Result(
         task_id=session.task,
         session_id=session.id,
@@ -317,7 +328,7 @@ def _result(
         ssh=shlex.join(command),
         checkpoint=checkpoint,
         spent_usd=dollars(spent.spent),
-        remaining_usd=dollars(spent.reserved) if session.live else None,
+        remaining_usd=dollars(spent.reserved) if session.live and costs else None,
         time_left_s=max(0, int(left)) if left is not None else None,
         notes=[*room.notes, *(notes or [])],
         next=f"parhelia attach {session.task}" if session.live else f"parhelia task show {session.task}",

@@ -49,7 +49,7 @@ def run(ctx: Context, request: Request) -> Result:
 
 
 def _all(ctx: Context, sessions: list[Session]) -> Result:
-    entries, hosts, notes = [], [], []
+    entries, hosts, notes = [], [], [] if sessions else ["No session lives: there is no host to reach."]
     for session in sessions:
         own = keys.of(ctx.home, session.id)
         if own is None or session.handle is None:

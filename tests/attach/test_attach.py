@@ -39,6 +39,8 @@ def test_a_person_comes_types_resizes_leaves_and_comes_back(house: House, task: 
     first.see(
         "leads to the session", f"left {task}.1: running, checkpoint cp-", "time left:", f"parhelia attach {task}"
     )
+    assert re.search(r"\(\d+ files?, \S+ \w+, taken while it worked\)\n", first.screen)
+    assert "money left: nothing is charged for it" in first.screen
     second = person()
     second.sit(house, "attach", task)
     second.see("\n42")
@@ -243,6 +245,7 @@ def test_a_session_that_has_ended_says_how_to_go_on(
     if script is None:
         house.run("session", "kill", task)
     eventually(lambda: house.json("status", task)["state"] == state)
+    assert hint.encode() in house.run("attach", task, code=4).stderr
     someone = person()
     someone.sit(house, "attach", task)
     someone.see("1) resume", "0) nothing", "which [0]")
@@ -277,6 +280,7 @@ def test_the_end_of_the_session_is_the_end_of_attach(house: House, person: Peopl
 def test_without_a_terminal_it_says_how_and_the_command_it_gives_works(house: House, task: str) -> None:
     alone = house.run("attach", task, code=2)
     assert b"error[no-terminal]" in alone.stderr
+    assert b"error[unknown-id]" in house.run("attach", "task-zzzzzzzz", code=3).stderr
     told = house.run("attach", task, "--info-only")
     words = shlex.split(told.stdout.decode())
     assert words[0] == "ssh" and told.stdout.count(b"\n") == 1
