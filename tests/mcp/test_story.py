@@ -82,25 +82,39 @@ def test_a_claude_delegates_to_a_claude_and_looks_at_the_branch(front: Front, re
     assert front.git("status", "--porcelain") == "?? untracked.txt\n"
 
 
+FAILS_ONCE = "[ -e half.txt ] && echo whole >> half.txt && exit; echo half > half.txt; echo the disk is gone; exit 3"
+
+
 def careful() -> Turns:
     yield tool("budget", action="set", ceiling_usd=1)
     refusal = yield tool("submit", prompt="Something dear.")
     assert "No person answered. This needs up to $5.00 and $1.00 is left" in refusal
     assert "ask the person to type: parhelia budget set 5, or ask for less: max_usd=1.00" in refusal
     assert "raise-refused" in (yield tool("budget", action="set", ceiling_usd=50))
-    given = json.loads(
-        (yield tool("submit", command=["sh", "-c", "echo half > half.txt; echo the disk is gone; exit 3"]))
-    )
-    shown = json.loads((yield from waited(given["task_id"])))
+    given = json.loads((yield tool("submit", command=["sh", "-c", FAILS_ONCE])))
+    task = given["task_id"]
+    shown = json.loads((yield from waited(task)))
     assert (shown["state"], shown["exit_code"]) == ("failed", 3), shown
-    assert "the disk is gone" in (yield tool("logs", id=given["task_id"], grep="gone"))
-    assert "half.txt" in (yield "Bash", {"command": f"git show --stat {shown['result']['branch']}"})
+    assert "the disk is gone" in (yield tool("logs", id=task, grep="gone"))
     digest = json.loads((yield tool("status")))
-    assert digest["decisions"][0]["task_id"] == given["task_id"]
-    return "It failed with 3: the disk is gone."
+    assert digest["decisions"][0]["next"] == shown["next"] == f'recover(id="{task}")'
+    found = json.loads((yield tool("recover", id=task)))
+    assert (found["did"], found["cause"], found["state"]) == ("looked", "agent-exit", "failed"), found
+    assert "exit code 3" in found["what"], found
+    assert ("state", "failed") in [(fact["name"], fact["value"]) for fact in found["evidence"]], found
+    assert "the disk is gone" in (yield tool("logs", id=task, tail=50)), found["next"]
+    assert found["plan"]["from_checkpoint"].startswith("cp-"), found
+    done = json.loads((yield tool("recover", id=task, action="resume")))
+    assert done["did"] == f"started {task}.2 from {found['plan']['from_checkpoint']}", done
+    shown = json.loads((yield from waited(task)))
+    assert (shown["state"], shown["session_id"]) == ("completed", f"{task}.2"), shown
+    ref = shown["result"]["ref"]
+    assert shown["next"] == f"git diff HEAD...{shown['result'].get('branch', ref)}", shown
+    return (yield "Bash", {"command": f"git show {ref}:half.txt"})
 
 
-def test_a_claude_meets_the_budget_and_a_failed_session(front: Front, repo: Path) -> None:
+def test_a_claude_meets_the_budget_and_brings_a_failed_session_back(front: Front, repo: Path) -> None:
     with fake_api([played(careful(), BOSS)]) as api:
-        assert ask(front, api, "Run it.") == "It failed with 3: the disk is gone."
+        assert ask(front, api, "Run it.") == "half\nwhole"
     assert front.json("budget", "show")["ceiling_usd"] == 1
+    assert front.git("status", "--porcelain") == ""
