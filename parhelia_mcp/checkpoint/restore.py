@@ -86,6 +86,9 @@ def _may_replace(target: Path, force: bool) -> None:
         info = target.lstat()
     except FileNotFoundError:
         return
+    except OSError as problem:
+        what = f"{str(target)[:200]} is no place for a directory: {problem.strerror}; nothing was touched."
+        raise Refused("bad-target", what, "name a new directory") from None
     if not stat.S_ISDIR(info.st_mode) or target == target.parent:
         raise Refused("bad-target", f"{target} is not a directory that can be replaced.", "name a new directory")
     with os.scandir(target) as listing:

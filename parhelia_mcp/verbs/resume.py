@@ -210,14 +210,7 @@ def _home(
     seen: Callable[[int, int, int], None] | None,
 ) -> Result:
     """Files and conversation into a directory of the user's, and the command that continues there."""
-    target = target.expanduser()
-    target = target if target.is_absolute() else ctx.cwd / target
-    if ctx.home in (target, *target.parents) or target in ctx.home.parents:
-        raise Refused(
-            "bad-target",
-            f"{target} holds, or lies in, Parhelia's own files; nothing was touched.",
-            "name another directory",
-        )
+    target = _place(ctx, target)
     store = task_checkpoints.mirrored(ctx, session, packs=True)
     saved = _save_first(store, session, target, terms.policy_for(ctx)) if force else None
     progress = (lambda files, count: seen(files, count, chosen.bytes)) if seen else None
@@ -241,6 +234,26 @@ def _home(
         if chosen.agent.transcript
         else "no conversation in this checkpoint",
     )
+
+
+def _place(ctx: Context, named: Path) -> Path:
+    """Where `named` leads to. Raises Usage or Refused `bad-target` for no path, and for one to Parhelia's own files."""
+    try:
+        target = ctx.cwd / named.expanduser()
+        real = target.resolve()
+    except (OSError, RuntimeError, ValueError) as problem:
+        raise Usage(
+            "bad-target",
+            f"{str(named)[:80]!r} is no directory: {problem}; nothing was touched.",
+            "name another directory",
+        ) from None
+    if ctx.home in (real, *real.parents) or real in ctx.home.parents:
+        raise Refused(
+            "bad-target",
+            f"{target} holds, or lies in, Parhelia's own files; nothing was touched.",
+            "name another directory",
+        )
+    return target
 
 
 def _conversation(store: Store, chosen: Manifest, target: Path) -> str:

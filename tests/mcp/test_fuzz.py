@@ -56,7 +56,38 @@ def argument(draw: random.Random, schema: dict[str, Any], known: list[str]) -> A
     return draw.choice([True, False])
 
 
-def drawn(draw: random.Random, known: list[str]) -> tuple[str, dict[str, Any]]:
+def places(front: Front, tmp_path: Path) -> tuple[list[str], list[str]]:
+    """Where a restore may write, and every way out of there that comes to mind."""
+    home, inside = front.home, tmp_path / "target"
+    (tmp_path / "link").symlink_to(home)
+    (tmp_path / "file").write_text("mine\n")
+    beside = os.path.relpath(tmp_path, front.cwd)
+    good = [str(inside), f"{inside}.2/deep/er", f"{beside}/target.3", f"{inside}.4/../target.5"]
+    ours = [str(home), f"{home}/new", f"{home}/tasks/new", f"{tmp_path}/link/new", f"{inside}/../link/x/y"]
+    ours += [os.path.relpath(home / "new", front.cwd), str(home.parent), "..", "/"]
+    none = [
+        "",
+        ".",
+        "/dev/null",
+        "/dev/null/x",
+        "/proc/none/x",
+        f"{tmp_path}/file",
+        f"{tmp_path}/file/x",
+        "~nobody-here/x",
+    ]
+    return good, [*ours, *none, "\x00", f"{inside}\x00", "\ud800", "a" * 5_000, "/" + "b/" * 3_000]
+
+
+def around(front: Front, tmp_path: Path) -> set[str]:
+    """Every name that a restore could have put where it was not told to."""
+    folders = (Path("/"), Path("/dev"), tmp_path, front.user_home, front.cwd, front.home, front.home / "tasks")
+    found = {str(path) for folder in folders for path in folder.iterdir()}
+    return {
+        path for path in found if not path.startswith((f"{tmp_path}/target", f"{tmp_path}/.target", f"{front.home}/"))
+    } | {path for path in found if path.endswith(("/new", "/x"))}
+
+
+def drawn(draw: random.Random, known: list[str], targets: list[str]) -> tuple[str, dict[str, Any]]:
     name = draw.choice(list(GOLDEN))
     schema = GOLDEN[name]["input_schema"]
     chosen = {key for key in schema["properties"] if draw.random() < 0.35} | set(schema.get("required", ()))
@@ -66,7 +97,7 @@ def drawn(draw: random.Random, known: list[str]) -> tuple[str, dict[str, Any]]:
     if name == "status" and isinstance(given.get("wait_s"), int | float) and 0 < given["wait_s"] <= 600:
         given["wait_s"] = 0.1
     if isinstance(given.get("target"), str):
-        given["target"] = known[2]  # restoring writes where it is told to
+        given["target"] = draw.choice(targets)
     if name == "submit" and "provider" in given:
         given["provider"] = "local"
     return name, given
@@ -79,22 +110,31 @@ def test_drawn_arguments_always_get_an_answer(
     front.until(task, "completed")
     kept = front.json("checkpoint", "list")["checkpoints"]
     known = [task, f"{task}.1", str(tmp_path / "target"), *(row["checkpoint_id"] for row in kept)]
+    good, bad = places(front, tmp_path)
+    before = around(front, tmp_path)
     draw, wire = random.Random(SEED), wires(PARHELIA_AGENT_COMMAND="no-such-agent").open()
     open_calls: list[tuple[int, str, dict[str, Any]]] = []
     for number in range(1, CALLS + 1):
-        name, given = drawn(draw, known)
+        name, given = drawn(draw, known, good + bad)
         wire.call(number, name, **given)
         open_calls.append((number, name, given))
         if len(open_calls) == AT_ONCE or number == CALLS:
             for each in open_calls:
                 held(wire.answer(each[0], within=60), each)
             open_calls.clear()
+    for place in bad:
+        asked = ("restore", "checkpoint", {"action": "restore", "id": known[-1], "target": place})
+        wire.answers.pop("restore", None)
+        wire.call(*asked[:2], **asked[2])
+        held(answer := wire.answer("restore", within=60), asked)
+        assert "error" in answer or answer["result"]["isError"], asked
+    wire.call("last", "checkpoint", action="restore", id=task, target=f"{tmp_path}/target.last")
+    assert json.loads(wire.answer("last")["result"]["content"][0]["text"])["target"] == f"{tmp_path}/target.last"
     wire.end()
+    assert around(front, tmp_path) == before
     assert "Traceback" not in wire.errors()
     assert not (front.home / "faults.log").exists(), (front.home / "faults.log").read_text()[-3000:]
     assert front.git("status", "--porcelain") == ""
-    allowed = {"user", "target", "mcp.json", *(path.name for path in tmp_path.glob("target.*"))}
-    assert {path.name for path in tmp_path.iterdir()} <= allowed
 
 
 def held(answer: dict[str, Any], asked: Any) -> None:
