@@ -37,7 +37,7 @@ def known(ctx: Context, session: Session) -> dict[str, Fact]:
         **ask("ledger", ("remaining_usd",), lambda: _money(ctx, session)),
         **ask("journal", ("quiet_s",), lambda: _journal(session, folder)),
         **ask("configuration", ("config_faults",), lambda: {"config_faults": _faults(ctx)}),
-        **ask("checkpoints", ("checkpoints",), lambda: _checkpoints(ctx, session)),
+        **ask("checkpoints", ("checkpoints",), lambda: _mirrored(ctx, session)),
         **(ask("state.json", ("heartbeat_age_s",), lambda: _beat(folder)) if session.live else {}),
     }
 
@@ -150,6 +150,13 @@ def _faults(ctx: Context) -> str | None:
     return str(ctx.loaded.faults[0]) if ctx.loaded.faults else None
 
 
+def _mirrored(ctx: Context, session: Session) -> dict[str, Any]:
+    """What this machine has of them. That it has none says nothing about a disk elsewhere."""
+    found = _checkpoints(ctx, session)
+    here = session.handle is None or ctx.provider(session.provider).properties.local_disk
+    return found if here or found["checkpoints"] else {}
+
+
 def _checkpoints(ctx: Context, session: Session) -> dict[str, Any]:
     kept = task_checkpoints.of_session(ctx, session)
     newest = kept[-1] if kept else None
@@ -162,15 +169,16 @@ def _checkpoints(ctx: Context, session: Session) -> dict[str, Any]:
 
 
 def _whole(ctx: Context, session: Session) -> dict[str, Any]:
-    """The newest checkpoint that verifies, and whether a newer one does not."""
+    """Every checkpoint, wherever it lies: the newest that verifies, and whether a newer one does not."""
     try:
         whole = task_checkpoints.newest(ctx, session)
     except Problem as problem:
         if problem.code == "no-checkpoint":
-            return {"damaged_checkpoints": len(task_checkpoints.of_session(ctx, session))}
+            damaged = task_checkpoints.of_session(ctx, session)
+            return {**_checkpoints(ctx, session), "damaged_checkpoints": len(damaged)}
         raise
     newer = [one for one in task_checkpoints.of_session(ctx, session) if one.created_at > whole.created_at]
-    return {"whole_checkpoint": whole.id, "damaged_checkpoints": len(newer)}
+    return {**_checkpoints(ctx, session), "whole_checkpoint": whole.id, "damaged_checkpoints": len(newer)}
 
 
 def _beat(folder: Path) -> dict[str, Any]:

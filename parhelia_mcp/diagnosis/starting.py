@@ -85,15 +85,15 @@ RULES = (
         "image-build-failed",
         r"\[image-build\]",
         "The image of the sandbox could not be built: {detail}",
-        "mend dockerfile, apt and setup under [modal], then start again",
-        "parhelia config show",
+        "mend dockerfile, apt and setup under [modal] (parhelia config show says which file), then start again",
+        "parhelia recover {task} --action restart",
     ),
     *_refused(
         "credential-missing",
         r"\[credential-(?:missing|exposed)\]",
         "The agent's credential is not to be had here.",
         "set it, then start again",
-        "parhelia doctor",
+        "parhelia doctor && parhelia recover {task} --action restart",
     ),
     *_refused(
         "provider-unreachable",

@@ -7,6 +7,7 @@ import os
 import pty
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -218,8 +219,7 @@ def test_a_key_that_was_revoked_is_told_from_a_person_who_is_waited_for(users: C
         front.env["ANTHROPIC_BASE_URL"] = api.url
         task = front.json("submit", "change it")["task_id"]
         front.until(task, "failed")
-        patient = Patient.__new__(Patient)
-        patient.front, patient.task = front, task
+        patient = Patient.of(front, task)
         found = patient.diagnosis()
         assert found["cause"] == "api-key-rejected"
         patient.typed(found["next"])
@@ -228,6 +228,28 @@ def test_a_key_that_was_revoked_is_told_from_a_person_who_is_waited_for(users: C
         assert "echo two" in waiting["diagnosis"]["what"]
         patient.typed(waiting["diagnosis"]["next"])
         assert front.until(task, "completed", "failed", within=60)["state"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "cause"),
+    [(429, "rate_limit_error", "rate-limited"), (529, "overloaded_error", "api-overloaded")],
+)
+def test_an_api_that_has_no_room_is_named_while_the_agent_tries_again(
+    users: Callable[..., Front], status: int, kind: str, cause: str
+) -> None:
+    front = users(PATH=f"{claude_path().parent}:/usr/bin:/bin", ANTHROPIC_API_KEY="sk-ant-the-key-of-a-test")
+    front.repository()
+    room = threading.Event()
+    refusal = fail(status, kind, "not now", retry=True).but(times=0, when=lambda _: not room.is_set())
+    with fake_api([refusal, say("It is done.")]) as api:
+        front.env["ANTHROPIC_BASE_URL"] = api.url
+        task = front.json("submit", "change it")["task_id"]
+        found = eventually(lambda: front.json("status", task)["diagnosis"], within=60, what=cause)
+        assert (found["cause"], str(status) in found["what"]) == (cause, True)
+        room.set()
+        said = Patient.of(front, task).typed(found["next"])  # follows the log until the task has ended
+        assert "It is done." in said
+        assert front.show(task)["state"] == "completed"
 
 
 def test_the_wizard_asks_with_numbers_and_does_what_is_chosen(front: Front, repo: Path) -> None:

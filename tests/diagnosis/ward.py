@@ -20,6 +20,13 @@ class Patient:
         self.front = front
         self.task = json.loads(front.run("run", "-d", "--json", *options, "--", *command).stdout)["task_id"]
 
+    @classmethod
+    def of(cls, front: Front, task: str) -> Patient:
+        """A task that was started elsewhere."""
+        patient = cls.__new__(cls)
+        patient.front, patient.task = front, task
+        return patient
+
     def folder(self, number: int = 1) -> Path:
         return self.front.home / "tasks" / self.task / "sessions" / str(number)
 

@@ -67,7 +67,13 @@ class Doors:
     async def get_calls(self, _request: web.Request) -> web.Response:
         living = [one.name for one in self.world.sandboxes.values() if one.result is None]
         sandboxes = [
-            {"id": one.id, "name": one.name, "live": one.result is None, "tags": one.tags}
+            {
+                "id": one.id,
+                "name": one.name,
+                "live": one.result is None,
+                "tags": one.tags,
+                "regions": list(one.definition.scheduler_placement.regions),
+            }
             for one in self.world.sandboxes.values()
         ]
         missing = sorted(self.calls.unimplemented)

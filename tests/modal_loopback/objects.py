@@ -21,6 +21,9 @@ _CREATES = {
     api_pb2.OBJECT_CREATION_TYPE_EPHEMERAL,
 }
 _DONE = api_pb2.GenericResult(status=api_pb2.GenericResult.GENERIC_STATUS_SUCCESS)
+_UNBUILT = api_pb2.GenericResult(
+    status=api_pb2.GenericResult.GENERIC_STATUS_FAILURE, exception="a command of the image ended in a failure"
+)
 
 
 class Objects:
@@ -57,11 +60,13 @@ class Objects:
             kept.save(self.world)
         return api_pb2.AppGetOrCreateResponse(app_id=app_id)
 
-    # images: every definition is accepted and means "this machine's own files"
+    # images: a definition means "this machine's own files"; one that runs `exit N` cannot be built
 
     async def ImageGetOrCreate(self, request: api_pb2.ImageGetOrCreateRequest) -> api_pb2.ImageGetOrCreateResponse:
         digest = hashlib.sha256(request.image.SerializeToString(deterministic=True)).hexdigest()
         image_id = "im-" + digest[:22]
+        if any(command.startswith("RUN exit ") for command in request.image.dockerfile_commands):
+            return api_pb2.ImageGetOrCreateResponse(image_id=image_id, result=_UNBUILT)
         if image_id not in self.world.images:
             self.world.images.add(image_id)
             kept.save(self.world)
