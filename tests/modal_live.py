@@ -89,6 +89,10 @@ class Run:
     def listed_with_tags(self) -> list[dict[str, str]]:
         return [dict(one.tags) for one in self.provider.list(OWNER, deadline=60)]
 
+    def rates(self) -> str:
+        """The names that Modal gives its rates now; None where it names none that we know."""
+        return str(self.provider.rates(deadline=60))
+
     def out_of_memory_end(self) -> dict[str, Any]:
         box = self.start(memory_gb=0.5)
         hog = box.exec(("python3", "-c", "b = bytearray(900 << 20); print(len(b))"), deadline=120)
@@ -104,6 +108,12 @@ class Run:
 
     def volume_after_the_end_seconds(self) -> float:
         return _timed(lambda: _until(lambda: self.box.read("warm", deadline=30) == b"x", 180))
+
+    def cost_after_the_end(self) -> dict[str, Any]:
+        """How late Modal says what a sandbox cost: documented are minutes."""
+        said: list[float | None] = []
+        late = _timed(lambda: _until(lambda: said.append(self.box.cost(deadline=60)) or said[-1] is not None, 900))
+        return {"seconds": late, "usd": said[-1]}
 
     def gone_from_the_list_seconds(self) -> float:
         name = self.handles[0].name

@@ -80,7 +80,8 @@ async def submit(
 
     given: dict[str, Any] = {name: value for name, value in locals().items() if name in verb.Request.model_fields}
     agreed = need.micro if consent.granted(need, said) else 0
-    result = await run(verb.run, ctx_of(call), made(verb.Request, **given), agreed=agreed)
+    by_person = consent.may(call, "raise")
+    result = await run(verb.run, ctx_of(call), made(verb.Request, **given), agreed=agreed, by_person=by_person)
     return answer({**result.model_dump(mode="json"), "next": wording.as_call(result.next)})
 
 

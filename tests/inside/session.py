@@ -102,7 +102,7 @@ class Session:
 
     def result(self) -> dict[str, Any]:
         """What result.json says once the sandbox has ended."""
-        until(lambda: self.sandbox.poll() is not None, within_s=30)
+        until(lambda: self.sandbox.poll() is not None, within_s=90)
         return files.read_json(self.folder / "result.json")
 
     def end(self) -> None:

@@ -24,6 +24,8 @@ def test_the_live_run_records_every_step_and_leaves_nothing(loopback: Loopback, 
     failed = {step: answer for step, answer in found.items() if "Error" in str(answer) or "Unreach" in str(answer)}
     assert failed == {}
     assert found["tunnel"]["said"] == "hello"
+    assert "cpu_core=0.1419" in found["rates"]
+    assert found["cost_after_the_end"]["usd"] > 0
     assert found["gone_from_the_list_seconds"] < 60
     record = loopback.record()["sandboxes"]
     assert not [one for one in record if one["live"] and one["tags"].get("owner") == OWNER]
