@@ -231,6 +231,54 @@ def test_what_ends_or_lasts_has_its_exit_code(front: Front, repo: Path) -> None:
     assert "removed" in front.text("checkpoint", "delete", kept["checkpoint_id"])
 
 
+def test_each_way_of_recovering_does_what_it_is_called(front: Front, repo: Path) -> None:
+    task = front.submit("sh", "-c", "echo up; echo kept >> kept.txt; sleep 600")
+    eventually(lambda: "up" in front.text("logs", task), what="its first line", within=60)
+    assert front.json("recover", task, "--action", "diagnose")["did"] in ("looked", "nothing")
+    assert front.show(task)["state"] == "running"
+    front.json("checkpoint", "create", task)
+    ended = front.json("recover", task, "--action", "kill")
+    assert (ended["state"], front.show(task)["state"]) == ("killed", "killed")
+    assert front.error("recover", task, "--yes", code=4)["code"] == "killed", "a killed one comes back only by a person"
+    assert front.json("recover", task, "--action", "resume")["session_id"] == f"{task}.2"
+    kept = Path(front.show(task)["workspace_path"]) / "kept.txt"
+    eventually(lambda: kept.exists() and kept.read_text() == "kept\nkept\n", what="it to go on", within=60)
+    front.run("session", "kill", task)
+    assert front.json("recover", task, "--action", "restart")["session_id"] == f"{task}.3"
+    eventually(lambda: kept.exists() and kept.read_text() == "kept\n", what="it to begin again", within=60)
+    held = front.json("checkpoint", "list", "--session", task)["checkpoints"]
+    removed = front.json("checkpoint", "delete", "--older-than", "0s")["removed"]
+    assert removed, "all but the newest of each session"
+    assert set(removed) < {one["checkpoint_id"] for one in held}
+    assert front.json("checkpoint", "delete", "--older-than", "7d")["removed"] == []
+
+
+def test_what_mends_the_installation_changes_what_it_names_and_no_more(front: Front, repo: Path) -> None:
+    task = front.submit("true")
+    front.until(task, "completed", within=60)
+    assert front.error("reconcile", "--rebuild", code=8)["code"] == "database-whole"
+    for name in ("parhelia.db", "parhelia.db-wal", "parhelia.db-shm"):
+        (front.home / name).unlink(missing_ok=True)
+    (front.home / "parhelia.db").write_bytes(b"not a database" * 400)
+    assert "reconcile --rebuild" in front.error("list", code=6)["hint"]
+    kept = front.json("reconcile", "--rebuild")["moved_aside"]
+    assert Path(kept).read_bytes().startswith(b"not a database")
+    assert front.show(task)["state"] == "completed"
+    assert front.json("cleanup", "--terminate")["sandboxes"] == []
+    settings = front.user_home / ".claude" / "settings.json"
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    settings.write_text('{"model": "x", "hooks": {"Stop": [{"hooks": ["~/.claude/hooks/mine.py"]}]}}')
+    front.run("hooks", "validate", code=2)
+    (settings.parent / "hooks").mkdir()
+    (settings.parent / "hooks" / "mine.py").write_text("#!/usr/bin/env python3\n")
+    (settings.parent / "hooks" / "mine.py").chmod(0o755)
+    assert front.json("hooks", "validate", "--run", "--fix")["changed"]
+    assert front.json("hooks", "install")["changed"]
+    written = json.loads(settings.read_text())
+    assert (written["model"], set(written["hooks"]) >= {"Stop", "PreToolUse"}) == ("x", True)
+    assert front.json("hooks", "validate")["ok"]
+
+
 def test_a_broken_configuration_is_reported_where_it_must_work_and_refused_elsewhere(front: Front, repo: Path) -> None:
     path = front.user_home / ".config" / "parhelia" / "parhelia.toml"
     path.parent.mkdir(parents=True)

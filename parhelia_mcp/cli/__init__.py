@@ -110,8 +110,8 @@ def _run(argv: list[str], as_json: bool, interruptions: list[int]) -> int:
         code = _failed(_usage(problem), as_json, argv)
     except (KeyboardInterrupt, click.Abort):
         code = 130
-    except BrokenPipeError:
-        code = 141  # as a program that the signal ended; the reader has what it wanted
+    except SystemExit as ended:
+        code = 141 if ended.code == 1 else ended.code  # 1 is click's word for a reader that has gone, and not ours
     except Exception as fault:  # noqa: BLE001 - the outermost loop: a person gets a sentence and a place to look
         # A library may wrap the interruption in an error of its own.
         code = 130 if interruptions else _failed(_unexpected(fault, argv), as_json, argv)

@@ -135,7 +135,7 @@ def locate(source: Path) -> Place | None:
     if len(lines) < 5:
         _refuse(source, said(done))
         return None
-    if done.returncode == 0 and len(lines) != 7:
+    if (done.returncode == 0 and len(lines) != 7) or not all(line.startswith(b"/") for line in lines[1:4]):
         raise Refused(
             "odd-path", f"The path of the repository at {source} has a line break in it.", "rename the directory"
         )

@@ -48,6 +48,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ("mkdir x; echo 'gitdir: /nowhere' >x/.git", "x", "git-broken"),
         ("git init -q \"$(printf 'a\\nb')\"; cd a*; touch f; git add f; git commit -qm f", "a\nb", "odd-path"),
+        ("git init -q \"$(printf 'a\\nc')\"", "a\nc", "odd-path"),
     ],
 )
 def test_what_cannot_travel_is_refused_by_name(script: str, where: str, code: str, tmp_path: Path) -> None:
