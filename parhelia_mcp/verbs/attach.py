@@ -129,7 +129,7 @@ def _next(ctx: Context, session: Session, choose: Choose | None) -> Session:
         raise ended
     if session.state in (State.FAILED, State.LOST):
         seen = recover.run(ctx, recover.Request(id=session.id, action="diagnose"))
-        action = choose(Offer(f"{ended.message} {clean(seen.what)}", seen.choices)) if seen.choices else None
+        action = choose(Offer(f"{_how(session)}. {clean(seen.what)}", seen.choices)) if seen.choices else None
         if action:
             recover.run(ctx, recover.Request.model_validate({"id": session.id, "action": action}), by_person=True)
     else:
@@ -166,8 +166,11 @@ def _pause(began: float) -> None:
     time.sleep(0.05 if time.monotonic() - began < 3 else 0.5)
 
 
+def _how(session: Session) -> str:
+    return f"{session.id} is {session.state}" + (f" ({session.reason})" if session.reason else "")
+
+
 def _ended(session: Session) -> Problem:
-    why = f" ({session.reason})" if session.reason else ""
     detail = f": {clean(session.detail)}" if session.detail else "."
     if session.state is State.COMPLETED:
         what = f"{session.id} has completed{detail} Its work is a branch of your repository."
@@ -176,7 +179,7 @@ def _ended(session: Session) -> Problem:
         )
     if session.state is State.KILLED:
         return Refused("session-ended", f"{session.id} was killed{detail}", f"parhelia resume {session.task}")
-    return Refused("session-ended", f"{session.id} is {session.state}{why}{detail}", f"parhelia recover {session.task}")
+    return Refused("session-ended", f"{_how(session)}{detail}", f"parhelia recover {session.task}")
 
 
 def _room(ctx: Context, session: Session, steps: Steps) -> Room:
@@ -331,5 +334,5 @@ def _result(
         remaining_usd=dollars(spent.reserved) if session.live and costs else None,
         time_left_s=max(0, int(left)) if left is not None else None,
         notes=[*room.notes, *(notes or [])],
-        next=f"parhelia attach {session.task}" if session.live else f"parhelia task show {session.task}",
+        next=f"parhelia attach {session.task}" if session.live else str(_ended(session).hint),
     )

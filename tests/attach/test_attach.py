@@ -274,7 +274,7 @@ def test_the_end_of_the_session_is_the_end_of_attach(house: House, person: Peopl
     someone.sit(house, "attach", task)
     someone.see("0:agent*")
     Path(state["workspace"], "done").touch()
-    someone.see(f"left {task}.1: completed", "left with 0")
+    someone.see(f"left {task}.1: completed", f"parhelia pull {task}", "left with 0")
 
 
 def test_without_a_terminal_it_says_how_and_the_command_it_gives_works(house: House, task: str) -> None:
