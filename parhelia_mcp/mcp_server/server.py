@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from parhelia_mcp import __version__, faults
 from parhelia_mcp.context import Context
-from parhelia_mcp.errors import NotFound, Problem
+from parhelia_mcp.errors import NotFound, Problem, Usage
 from parhelia_mcp.mcp_server import keep, look, mend, money, prompts, resources, wording, work
 
 INSTRUCTIONS = """Parhelia hands work to a separate agent (or a command) in a separate box, on this machine or in the cloud.
@@ -83,7 +83,7 @@ class Server(MCPServer[Callable[[], Context]]):
         except ResourceError as problem:
             if isinstance(problem, ResourceNotFoundError):
                 raise
-            missing = isinstance(problem.__cause__, NotFound)
+            missing = isinstance(problem.__cause__, NotFound | Usage)
             raise (ResourceNotFoundError if missing else ResourceError)(self._said(problem, str(uri))) from None
 
     async def get_prompt(self, name: str, arguments: dict[str, Any] | None = None, context: Call | None = None) -> Any:

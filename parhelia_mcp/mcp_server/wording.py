@@ -36,6 +36,10 @@ _CALLS = tuple(
         (r"parhelia resume ([^\s,;]+)(?! --)", 'recover(id="{0}", action="resume")'),
         (r"parhelia checkpoint list --session (\S+)", 'checkpoint(action="list", id="{0}")'),
         (r"parhelia checkpoint list", 'checkpoint(action="list")'),
+        (r"parhelia checkpoint (show|verify|create) ([a-z0-9.-]+)", 'checkpoint(action="{0}", id="{1}")'),
+        (r'parhelia submit "([^"]*)"', 'submit(prompt="{0}")'),
+        (r"parhelia run -- (\w+) (\S+)", 'submit(command=["{0}", "{1}"])'),
+        (r"parhelia submit with", "submit with"),
         (r"parhelia submit --dry-run|parhelia budget estimate", 'budget(action="estimate")'),
         (r"parhelia budget show", "budget()"),
     )
@@ -43,14 +47,15 @@ _CALLS = tuple(
 _RAISE = re.compile(r"(?:ask the person to type: )?parhelia budget set (\d+(?:\.\d+)?)")
 _FLAG = re.compile(r'--(?:force\b|([a-z][a-z-]*)(?: ("[^"]*"|[^\s,;)"]*[^\s,;.)"]))?)')
 _FLAGS = {"gpu", "cpu", "memory", "timeout-hours", "max-usd", "provider", "region", "workspace", "model"}
-_FLAGS |= {"from-checkpoint", "to", "tail", "grep", "stream", "cursor"}
+_FLAGS |= {"status", "from-checkpoint", "to", "tail", "grep", "stream", "cursor"}
 
 
 def as_call(command: str, *, may_raise: bool = False) -> str:
     """A command line as the tool call that does the same; what no tool does, and a chain of commands, stays as it is."""
     if "&&" in command:
         return command
-    text = _RAISE.sub(lambda found: _raising(found[1], may_raise), command)
+    text = re.sub(r"leave --(\S+) out", r"leave out \1", command)
+    text = _RAISE.sub(lambda found: _raising(found[1], may_raise), text)
     for pattern, call in _CALLS:
         text = pattern.sub(lambda found, call=call: call.format(*found.groups()), text)
     return _FLAG.sub(_argument, text)
@@ -68,7 +73,7 @@ def _argument(found: re.Match[str]) -> str:
         return "overwrite=true"
     if flag not in _FLAGS:
         return found[0]
-    name = flag.replace("-", "_")
+    name = "state" if flag == "status" else flag.replace("-", "_")
     if value is None:
         return name
     plain = value.strip('"')
