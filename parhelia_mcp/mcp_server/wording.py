@@ -51,8 +51,8 @@ _FLAGS |= {"status", "from-checkpoint", "to", "tail", "grep", "stream", "cursor"
 
 
 def as_call(command: str, *, may_raise: bool = False) -> str:
-    """A command line as the tool call that does the same; what no tool does, and a chain of commands, stays as it is."""
-    if "&&" in command:
+    """A command line as the tool call that does the same; what no tool does, is a person's, or is a chain stays as it is."""
+    if "&&" in command or (command.startswith("ask the person to type: ") and not _RAISE.match(command)):
         return command
     text = re.sub(r"leave --(\S+) out", r"leave out \1", command)
     text = _RAISE.sub(lambda found: _raising(found[1], may_raise), text)

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mcp import Client
+
+from parhelia_mcp.context import Context
+from parhelia_mcp.mcp_server.server import build
 from tests.budget.proof import prove
 from tests.front import Front
+from tests.mcp.talk import refused, talk
 
 PRICED = {"PARHELIA_PRICES_LOCAL_USD_PER_HOUR": "3600"}  # a dollar a second: 36 for the time asked for below
 AGENT = {**PRICED, "CLAUDECODE": "1"}
@@ -19,12 +24,17 @@ def test_the_sessions_of_a_task_share_its_limit_and_only_a_person_goes_past_it(f
     spent = front.show(task)["spent_usd"]
     assert spent > 1
 
-    refused = front.error("resume", task, code=4, env=AGENT)
-    assert refused["code"] == "over-task-limit"
-    assert f"has spent ${spent:.2f} and ${37 - spent:.2f} of its limit of $37.00 is left" in refused["message"]
-    assert refused["hint"] == f"ask the person to type: parhelia resume {task}"
+    error = front.error("resume", task, code=4, env=AGENT)
+    assert error["code"] == "over-task-limit"
+    assert f"has spent ${spent:.2f} and ${37 - spent:.2f} of its limit of $37.00 is left" in error["message"]
+    assert error["hint"] == f"ask the person to type: parhelia resume {task}"
     more = front.error("resume", task, "--max-usd", "45", code=4, env=AGENT)
     assert more["hint"] == f"ask the person to type: parhelia resume {task} --max-usd 45"
+
+    said = talk(build(Context({**front.env, **PRICED}, front.cwd)), lambda client: _both_ways(client, task))
+    for text in said:
+        assert "[over-task-limit]" in text
+        assert f"ask the person to type: parhelia resume {task}" in text
 
     again = front.json("resume", task, env=PRICED)
     assert "this session may spend another $37.00" in again["note"]
@@ -36,6 +46,11 @@ def test_the_sessions_of_a_task_share_its_limit_and_only_a_person_goes_past_it(f
     assert front.show(task)["session_id"] == f"{task}.4", "80 dollars leave enough for one more"
     front.until(task, "completed")
     assert prove(front.home / "parhelia.db")[1] == 0
+
+
+async def _both_ways(client: Client, task: str) -> list[str]:
+    resumed = await refused(client, "recover", id=task, action="resume")
+    return [resumed, await refused(client, "submit", prompt="go on", to=task)]
 
 
 def test_a_raised_limit_of_the_settings_counts_for_tasks_that_follow_it(front: Front, repo: Path) -> None:
