@@ -25,6 +25,7 @@ RETRY = timedelta(seconds=5)  # after a provider that did not answer
 
 def start(ctx: Context, session: Session) -> Session:
     if session.kill_requested_at:
+        ctx.provider(session.provider).withdraw(session.id)  # a start whose answer was lost has made one
         return settle(ctx, session, State.KILLED, Reason.KILLED_BY_USER, None, "killed before it started", None)
     if moment(session.created_at) + START_WITHIN < now():
         why = session.observed_why or "no sandbox came"

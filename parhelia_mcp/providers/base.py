@@ -158,6 +158,13 @@ class Provider(Protocol):
         """Every running sandbox that carries our owner tag. Absence from it proves nothing; a failure raises."""
         ...
 
+    def withdraw(self, name: str, *, deadline: float = DEADLINE) -> None:
+        """See that no sandbox of that name runs, also one whose start is under way or whose answer was lost.
+
+        Raises Unreachable where that could not be seen.
+        """
+        ...
+
     def rates(self, *, deadline: float = DEADLINE) -> Rates | None:
         """The provider's own prices for this account; None where it has none to offer."""
         ...

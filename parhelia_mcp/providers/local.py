@@ -122,6 +122,9 @@ class Local:
                 found.append(Listed(handle, record["tags"], record["created_at"]))
         return found
 
+    def withdraw(self, name: str, *, deadline: float = DEADLINE) -> None:
+        self.open(Handle("local", name, {})).terminate(deadline=deadline)
+
     def rates(self, *, deadline: float = DEADLINE) -> None:
         """This machine sends no bill."""
 

@@ -147,6 +147,15 @@ def test_a_lost_reply_to_submit_makes_one_sandbox_and_one_reservation(cloud: Fro
     cloud.run("session", "kill", task)
 
 
+def test_a_kill_ends_the_sandbox_whose_creation_was_never_answered(cloud: Front, loopback: Loopback) -> None:
+    loopback.faults({"rpc": "SandboxCreateV2", "action": "lose"})
+    task = cloud.submit("sh", "-c", "echo up; sleep 300")
+    eventually(lambda: of(loopback, task, live=True), within=60, what="the sandbox")
+    cloud.run("session", "kill", task, code=None)
+    assert cloud.until(task, "killed", within=60)["reserved_usd"] == 0
+    assert of(loopback, task, live=True) == []
+
+
 def test_a_gpu_that_does_not_come_leaves_the_task_pending_and_says_why(cloud: Front, loopback: Loopback) -> None:
     loopback.machines(False)
     began = time.monotonic()

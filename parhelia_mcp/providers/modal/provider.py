@@ -76,6 +76,25 @@ class Modal:
     def list(self, owner: str, *, deadline: float = DEADLINE) -> list[Listed]:
         return bridge.call(lambda: self._list(owner), deadline, "list the sandboxes")
 
+    def withdraw(self, name: str, *, deadline: float = DEADLINE) -> None:
+        with self._lock:
+            under_way = self._starting.pop(name, None)
+        if under_way:
+            under_way[0].cancel()
+
+        async def find() -> str | None:
+            import modal
+
+            settings = self.settings
+            try:
+                found = await modal.Sandbox.from_name.aio(settings.app, name, environment_name=settings.environment)
+            except modal.exception.NotFoundError:
+                return None
+            return found.object_id
+
+        if sandbox_id := bridge.call(find, deadline, "look for the sandbox"):
+            self.open(self._handle(name, sandbox_id)).terminate(deadline=deadline)
+
     def rates(self, *, deadline: float = DEADLINE) -> Rates | None:
         """`Workspace.billing.rates` (RPC WorkspaceBillingRates): its rates of sandboxes, which are not those of functions.
 
