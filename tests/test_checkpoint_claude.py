@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -80,14 +81,24 @@ def test_a_repository_cannot_turn_the_hook_off(front: Front) -> None:
     assert [one["trigger"] for one in taken(front, task)] == ["risky", "complete"]
 
 
-def killed_in_a_tool_call(front: Front, tmp_path: Path) -> str:
-    """A task whose client was killed while its second command ran."""
+def tear(conversation: Path) -> None:
+    """Leave a last line that a client did not live to finish."""
+    with conversation.open("a") as file:
+        file.write('{"type":"user","message":{"role":"us')
+
+
+def killed_in_a_tool_call(front: Front, tmp_path: Path, harm: Callable[[Path], None] = tear) -> str:
+    """A task whose client was killed while its second command ran, and what happened to its conversation then."""
     wait = f"echo first > first.txt; while [ ! -e {tmp_path / 'go'} ]; do sleep 0.1; done"
     with fake_api([say("I begin.") + use("Bash", command="git status"), use("Bash", command=wait)]) as api:
         task = front.json("submit", "the magic word is xyzzy", env=at(api))["task_id"]
         folder = front.home / "tasks" / task
         eventually(lambda: (folder / "workspace/first.txt").exists(), within=40, what="the tool call")
-        os.kill(json.loads((folder / "sessions/1/state.json").read_text())["agent"]["pid"], signal.SIGKILL)
+        agent = json.loads((folder / "sessions/1/state.json").read_text())["agent"]["pid"]
+        os.kill(agent, signal.SIGSTOP)
+        (conversation,) = folder.glob("home/.claude/projects/*/*.jsonl")
+        harm(conversation)
+        os.kill(agent, signal.SIGKILL)
         assert front.until(task, "failed", "lost")["session_id"] == f"{task}.1"
     return task
 
@@ -108,6 +119,15 @@ def test_a_conversation_killed_in_a_tool_call_goes_on_where_it_was(front: Front,
     assert {"first.txt", "second.txt", "third.txt"} <= set(tree)
     (projects,) = (front.home / "tasks" / task / "home/.claude/projects").iterdir()
     assert len(list(projects.glob("*.jsonl"))) == 1
+
+
+def test_a_conversation_that_is_missing_is_said_and_the_files_go_on(front: Front, tmp_path: Path) -> None:
+    task = killed_in_a_tool_call(front, tmp_path, Path.unlink)
+    with fake_api([use("Bash", command="cat first.txt > second.txt"), say("I begin anew.")]) as api:
+        assert "conversation" in front.json("resume", task, env=at(api))["note"]
+        assert done(front, task)["session_id"] == f"{task}.2"
+        assert 'I begin."' not in json.dumps(api.messages[0].body["messages"])
+    assert front.git("show", f"refs/parhelia/{task}/2:second.txt") == "first\n"
 
 
 def test_the_command_that_is_printed_continues_the_conversation_at_home(front: Front, tmp_path: Path) -> None:

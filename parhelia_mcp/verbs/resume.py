@@ -156,8 +156,15 @@ def start(
     made = sessions.create(ctx, task, number, spec, [*given.sources, *carried], asked, new_task=False)
     started = submit.launch(ctx, made)
     small = task_limit.too_small(ctx, agent.model, may.cost.tokens) if agent.kind == "claude" else None
-    note = "; ".join(filter(None, (may.note, small, started.note))) or None
+    note = "; ".join(filter(None, (_silent(before, chosen), may.note, small, started.note))) or None
     return Result(**{**started.model_dump(), "note": note}, checkpoint_id=chosen.id if chosen else None)
+
+
+def _silent(before: Spec, chosen: Manifest | None) -> str | None:
+    """What a person has to know of an agent that goes on without its conversation."""
+    if before.agent.kind != "claude" or chosen is None or chosen.agent.transcript:
+        return None
+    return f"{chosen.id} holds no conversation: its files are back, and the agent begins anew with the task's words"
 
 
 def placed(before: Session, region: str | None) -> str | None:
