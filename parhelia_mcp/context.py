@@ -17,6 +17,7 @@ from parhelia_mcp.errors import LocalFault, Usage
 
 if TYPE_CHECKING:
     from parhelia_mcp import config
+    from parhelia_mcp.model import Doing, Tell
     from parhelia_mcp.providers.base import Provider
     from parhelia_mcp.store import Store
 
@@ -24,9 +25,14 @@ if TYPE_CHECKING:
 class Context:
     """One per process. Reading is lazy, so that a command pays only for what it looks at."""
 
-    def __init__(self, environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
+    def __init__(
+        self, environ: Mapping[str, str] | None = None, cwd: Path | None = None, tell: Tell | None = None
+    ) -> None:
+        """`tell` shows who waits for us how far something long has come; without it nobody looks."""
         self.environ = dict(os.environ if environ is None else environ)
         self.cwd = cwd or _cwd()
+        self.watched = tell is not None
+        self.tell = tell or _nobody
         self._providers: dict[str, Provider] = {}
 
     @cached_property
@@ -138,3 +144,7 @@ def _cwd() -> Path:
         return Path.cwd()
     except FileNotFoundError:
         raise LocalFault("no-working-directory", "The current directory no longer exists.", "cd ~") from None
+
+
+def _nobody(doing: Doing | None) -> None:
+    """For a context that no person waits for."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple
@@ -61,6 +62,18 @@ class Sizes(NamedTuple):
     cpu: float
     memory_gb: float
     gpu: str | None = None
+
+
+class Doing(NamedTuple):
+    """How far something long has come; `total` is 0 where nobody knows it, `files` where none are counted."""
+
+    what: str
+    files: int = 0
+    done: int = 0  # bytes
+    total: int = 0
+
+
+Tell = Callable[[Doing | None], None]  # None: nothing any more
 
 
 def new_task_id() -> str:

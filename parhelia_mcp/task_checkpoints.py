@@ -14,6 +14,7 @@ from parhelia_mcp.checkpoint.manifest import Manifest
 from parhelia_mcp.checkpoint.store import Store
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import NotFound, Usage
+from parhelia_mcp.model import Doing
 from parhelia_mcp.store import Session
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -38,6 +39,7 @@ def mirrored(ctx: Context, session: Session, *, packs: bool) -> Store:
         names = [name for name in sandbox.names(f"checkpoints/{folder}") if not name.startswith(".")]
         for name in names:
             if not (here / name).exists():
+                ctx.tell(Doing(f"fetching the checkpoints, {names.index(name) + 1} of {len(names)} parts"))
                 sandbox.get(f"checkpoints/{folder}/{name}", here / name, deadline=600)
         if folder == "manifests" and names:
             for left in {path.name for path in here.iterdir()} - set(names):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import http.server
 import json
 import os
@@ -10,19 +9,18 @@ import random
 import re
 import select
 import signal
-import struct
 import subprocess
 import sys
-import termios
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from parhelia_mcp.render.text import columns
 from tests.front import PARHELIA, Front, eventually
+from tests.terminal import Terminal
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 HOSTILE = "\x1b]0;owned\x07\x1b[31mred\x1b[2J\x9b31m\u202etxt.exe\u200b\r\x08\x00end"
@@ -48,54 +46,6 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
 @pytest.fixture(scope="module")
 def live(front: Front) -> str:
     return front.json("list", "--status", "running")["tasks"][0]["task_id"]
-
-
-class Terminal:
-    """A command on a terminal of its own of so many columns."""
-
-    def __init__(self, front: Front, *argv: str, wide: int = 80, **env: str) -> None:
-        self.master, side = os.openpty()
-        fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, wide, 0, 0))
-        self.before = termios.tcgetattr(side)
-        self.process = subprocess.Popen(
-            [PARHELIA, *argv],
-            cwd=front.cwd,
-            env={**front.env, "TERM": "xterm", **env},
-            stdin=side,
-            stdout=side,
-            stderr=side,
-            start_new_session=True,
-        )
-        self.side = side
-        self.seen = b""
-
-    def until(self, text: str, within: float = 20) -> str:
-        """Read until the text has appeared."""
-        deadline = time.monotonic() + within
-        while text not in self.seen.decode(errors="replace"):
-            assert time.monotonic() < deadline, self.seen.decode(errors="replace")
-            self._read()
-        return self.seen.decode(errors="replace")
-
-    def press(self, key: bytes) -> None:
-        os.write(self.master, key)
-
-    def end(self, within: float = 20) -> str:
-        """What it has shown when it has ended by itself."""
-        deadline = time.monotonic() + within
-        while self.process.poll() is None or select.select([self.master], [], [], 0)[0]:
-            assert time.monotonic() < deadline, self.seen.decode(errors="replace")
-            self._read()
-        assert termios.tcgetattr(self.side) == self.before, "the terminal is not as it was"
-        os.close(self.side)
-        os.close(self.master)
-        text = self.seen.decode(errors="replace").replace("\r\n", "\n")
-        assert "Traceback" not in text
-        return text
-
-    def _read(self) -> None:
-        if select.select([self.master], [], [], 0.05)[0]:
-            self.seen += os.read(self.master, 1 << 16)
 
 
 VIEWS = (("list",), ("status",), ("budget", "show"), ("checkpoint", "list"), ("budget", "estimate"))
@@ -303,3 +253,27 @@ def test_a_command_and_a_webhook_are_told_of_an_end(users, tmp_path: Path) -> No
     for fact in (json.loads(posted[0]), json.loads(told.read_text())):
         assert (fact["state"], fact["reason"]) == ("failed", "agent-exit")
         assert fact["session_id"].endswith(".1")
+
+
+def test_a_long_checkpoint_shows_how_far_it_is_on_a_terminal_alone(users: Callable[..., Front]) -> None:
+    user = users(PARHELIA_FAILPOINT="checkpoint.manifest:sleep=2")
+    user.repository()
+    (user.cwd / "big.bin").write_bytes(os.urandom(3_000_000))
+    task = user.submit("sleep", "600")
+    user.until(task, "running", within=60)
+    shown = Terminal(user, "checkpoint", "create", task).end(within=60)
+    line = re.search(r"\r\x1b\[Ktaking a checkpoint: \d+ files, [\d.]+ MB, [\d.]+ [kM]B/s, \d+ s(?=\r\x1b\[K)", shown)
+    assert line, shown
+    assert "\r\x1b[Kcheckpoint: " in COLOUR.sub("", shown.rpartition("taking a checkpoint")[2]), (
+        "it is wiped before the answer"
+    )
+    master, side = os.openpty()
+    told = user.start("checkpoint", "create", task, "--json", stderr=side)  # a terminal, and a script that reads
+    piped = user.start("checkpoint", "create", task)
+    for done in (told, piped):
+        out, err = done.communicate(timeout=60)
+        assert (done.returncode, err or b"") == (0, b"")
+        assert b"taking" not in out
+    assert not select.select([master], [], [], 0)[0], os.read(master, 1 << 16)
+    os.close(side)
+    os.close(master)

@@ -23,7 +23,8 @@ def create(id: str, note: str | None, as_json: bool) -> None:
     """Keep a living session as it is now. Exit 9 when something could not be kept."""
     from parhelia_mcp.verbs import checkpoint as verb
 
-    result = verb.create(Context(), verb.CreateRequest(id=id, note=note))
+    with render.progress(hidden=as_json) as tell:
+        result = verb.create(Context(tell=tell), verb.CreateRequest(id=id, note=note))
     show(result, render.checkpoint(result), as_json)
     leave(9 if result.partial else 0)
 
@@ -50,7 +51,8 @@ def show_(cp: str, as_json: bool) -> None:
     """One checkpoint: what it holds, why it was taken, what is missing."""
     from parhelia_mcp.verbs import checkpoint as verb
 
-    result = verb.show(Context(), verb.OneRequest(id=cp))
+    with render.progress(hidden=as_json) as tell:
+        result = verb.show(Context(tell=tell), verb.OneRequest(id=cp))
     show(result, render.checkpoint(result), as_json)
 
 
@@ -66,7 +68,8 @@ def diff(a: str, b: str, path: str | None, stat: bool, as_json: bool) -> None:
     """What B has that A has not; with PATH the lines."""
     from parhelia_mcp.verbs import checkpoint as verb
 
-    result = verb.diff(Context(), verb.DiffRequest(a=a, b=b, path=path))
+    with render.progress(hidden=as_json) as tell:
+        result = verb.diff(Context(tell=tell), verb.DiffRequest(a=a, b=b, path=path))
     show(result, render.difference(result, stat=stat), as_json)
 
 
@@ -77,8 +80,8 @@ def verify(cp: str, as_json: bool) -> None:
     """Check every byte. Exit 6 when something is wrong."""
     from parhelia_mcp.verbs import checkpoint as verb
 
-    with render.progress("reading") as seen:
-        result = verb.verify_(Context(), verb.OneRequest(id=cp), seen)
+    with render.progress(hidden=as_json) as tell:
+        result = verb.verify_(Context(tell=tell), verb.OneRequest(id=cp))
     show(result, render.verified(result), as_json)
     leave(0 if result.ok else 6)
 
@@ -90,8 +93,9 @@ def rollback(cp: str, as_json: bool) -> None:
     """End the living session and go on from CP as the next one."""
     from parhelia_mcp.verbs import rollback as verb
 
-    ctx = Context()
-    result = verb.run(ctx, verb.Request(id=cp), by_person=not ctx.in_agent)
+    with render.progress(hidden=as_json) as tell:
+        ctx = Context(tell=tell)
+        result = verb.run(ctx, verb.Request(id=cp), by_person=not ctx.in_agent)
     show(result, render.resumed(result), as_json)
 
 
@@ -148,7 +152,7 @@ def resume(as_json: bool, **wanted: object) -> None:
     """Go on with an ended task from its newest checkpoint, conversation and files."""
     from parhelia_mcp.verbs import resume as verb
 
-    ctx = Context()
-    with render.progress("restoring") as seen:
-        result = verb.run(ctx, made(verb.Request, **wanted), seen, by_person=not ctx.in_agent)
+    with render.progress(hidden=as_json) as tell:
+        ctx = Context(tell=tell)
+        result = verb.run(ctx, made(verb.Request, **wanted), by_person=not ctx.in_agent)
     show(result, render.resumed(result), as_json)

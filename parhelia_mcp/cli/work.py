@@ -43,17 +43,19 @@ def submit(prompt: str | None, prompt_file: Path | None, wait: bool, as_json: bo
     """Hand TASK to a separate agent on a copy of your workspace. `-` reads it from standard input."""
     from parhelia_mcp.verbs import submit as verb
 
-    ctx = Context()
-    result = verb.run(
-        ctx, made(verb.Request, prompt=_prompt(prompt, prompt_file), **wanted), by_person=not ctx.in_agent
-    )
+    request = made(verb.Request, prompt=_prompt(prompt, prompt_file), **wanted)
+    with render.progress(hidden=as_json) as tell:
+        ctx = Context(tell=tell)
+        result = verb.run(ctx, request, by_person=not ctx.in_agent)
     if not wait or result.session_id is None:
         show(result, render.submitted(result), as_json)
         return
     from parhelia_mcp.verbs import run as running
 
     began = time.monotonic()
-    ended = running.result(ctx, running.watch(ctx, ctx.store.session(result.session_id), replay=False))
+    with render.progress(hidden=as_json) as tell:
+        ctx = Context(tell=tell)
+        ended = running.result(ctx, running.watch(ctx, ctx.store.session(result.session_id), replay=False))
     show(ended, render.ran(ended), as_json)
     _ring(ctx, began)
     leave(0 if ended.state == "completed" else 1)
@@ -91,20 +93,21 @@ def run(command: tuple[str, ...], detach: bool, as_json: bool, **wanted: object)
     from parhelia_mcp.verbs import run as verb
     from parhelia_mcp.verbs import submit as submitting
 
-    ctx = Context()
-    request = made(verb.Request, command=list(command), **wanted)
-    if detach or request.dry_run:
-        result = submitting.run(ctx, request)
-        show(result, render.submitted(result), as_json)
-        return
     began = time.monotonic()
-    ended = verb.run(ctx, request, replay=not as_json)
+    with render.progress(hidden=as_json) as tell:
+        ctx = Context(tell=tell)
+        request = made(verb.Request, command=list(command), **wanted)
+        detach = detach or request.dry_run
+        done = submitting.run(ctx, request) if detach else verb.run(ctx, request, replay=not as_json)
+    if detach:
+        show(done, render.submitted(done), as_json)
+        return
     if as_json:
-        show(ended, "", True)
+        show(done, "", True)
     else:
-        render.aside(render.ran(ended))
+        render.aside(render.ran(done))
     _ring(ctx, began)
-    leave(verb.exit_code(ended))
+    leave(verb.exit_code(done))
 
 
 def _ring(ctx: Context, began: float) -> None:

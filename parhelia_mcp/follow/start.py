@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,7 +14,8 @@ from parhelia_mcp.errors import Corrupted, LocalFault, NotFound, Refused, Unreac
 from parhelia_mcp.failpoint import reach
 from parhelia_mcp.follow.session import ends_at, is_local, open_sandbox, said, spec_of
 from parhelia_mcp.follow.settle import settle
-from parhelia_mcp.model import Reason, State, moment, now, timestamp
+from parhelia_mcp.model import Doing, Reason, State, moment, now, timestamp
+from parhelia_mcp.plain import size
 from parhelia_mcp.providers.base import SandboxSpec
 from parhelia_mcp.spec import CHECKPOINT_KEY, Spec
 from parhelia_mcp.ssh import keys
@@ -20,6 +23,8 @@ from parhelia_mcp.store import Session
 
 START_WITHIN = timedelta(minutes=30)  # a start that no provider would give by then has failed
 ANSWER_S = 2.0  # a provider gets this long to refuse or to start; what takes longer is pending, and found again by name
+STORE_S = 1.0  # between two times that the row says how much was uploaded
+SENDING = "sending the workspace"
 RETRY = timedelta(seconds=5)  # after a provider that did not answer
 
 
@@ -110,12 +115,34 @@ def _key(ctx: Context, told: Spec) -> dict[str, str]:
 def deliver(ctx: Context, session: Session) -> Session:
     """Put the inputs, then the spec: its arrival is what the runner waits for."""
     sandbox = open_sandbox(ctx, session)
-    for name, path in session.sources or ():
-        if not is_local(ctx, session) or Path(path) != ctx.task_dir(session.task) / name:
-            sandbox.put(name, Path(path), deadline=600)
+    there = is_local(ctx, session)
+    inputs = [(name, Path(path)) for name, path in session.sources or ()]
+    inputs = [(name, path) for name, path in inputs if not there or path != ctx.task_dir(session.task) / name]
+    total, sent = sum(path.stat().st_size for _, path in inputs if path.exists()), 0
+    for name, path in inputs:
+        sandbox.put(name, path, deadline=600, seen=_telling(ctx, session, sent, total))
+        sent += path.stat().st_size
     reach("deliver.inputs")
     raw = dict(session.spec or {})
     raw["limits"] = {**raw["limits"], "deadline": timestamp(ends_at(session)), "paid_s": session.timeout_s}
     sandbox.put("spec.json", json.dumps(raw, ensure_ascii=False).encode())
     reach("deliver.spec")
     return ctx.store.update(session.id, delivered_at=timestamp())
+
+
+def _telling(ctx: Context, session: Session, before: int, total: int) -> Callable[[int], None]:
+    """Tell who waits how much has gone, and now and then everybody else, in the session's row."""
+    stored = time.monotonic()
+
+    def seen(count: int) -> None:
+        nonlocal stored
+        ctx.tell(Doing(SENDING, done=before + count, total=total))
+        if time.monotonic() - stored > STORE_S:
+            stored = time.monotonic()
+            ctx.store.update(
+                session.id,
+                last_activity=f"{SENDING}: {size(before + count)} of {size(total)}",
+                last_event_at=timestamp(),
+            )
+
+    return seen

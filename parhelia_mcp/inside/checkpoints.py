@@ -30,6 +30,7 @@ class Checkpoints:
         self._screen = screen
         self._seen = room.runtime / "screen.txt"
         self._one = anyio.Lock()
+        self.taking: dict[str, int] | None = None  # how far the one that is being taken has come
 
     async def every(self) -> None:
         """Take one at each interval if anything changed; one that fails is recorded and the next is tried."""
@@ -53,7 +54,10 @@ class Checkpoints:
         async with self._one:
             pending = pending_tool or self._room.pending()
             consistent = pending_tool is None and self._room.resting()
-            seen = await anyio.to_thread.run_sync(self._take, trigger, consistent, None if consistent else pending)
+            try:
+                seen = await anyio.to_thread.run_sync(self._take, trigger, consistent, None if consistent else pending)
+            finally:
+                self.taking = None
         new = seen.pop("new")
         if new:
             kept = f"{many(seen['files'], 'file')}, {seen['bytes']} bytes, {seen['stored_bytes']} stored"
@@ -79,9 +83,12 @@ class Checkpoints:
                 session.sources(room.workspace, room.home, room.agent.get("session_id"), policy.exclude, self._seen)
             )
             facts = self._facts(trigger, consistent, pending_tool, kept)
-            made = create.create(store, kept, facts, unless_same=trigger == "periodic")
+            made = create.create(store, kept, facts, unless_same=trigger == "periodic", progress=self._progress)
         retention.retain(store, policy, model.now())
         return {"new": made.created_at >= before, **shown(made)}
+
+    def _progress(self, files: int, count: int) -> None:
+        self.taking = {"files": files, "bytes": count}
 
     def _facts(self, trigger: str, consistent: bool, pending_tool: str | None, kept: list[Source]) -> Facts:
         from parhelia_mcp.checkpoint import retention, session

@@ -44,7 +44,8 @@ class Requests:
         }
 
     async def _status(self, args: Args) -> dict[str, Any]:
-        return self._runner.state()
+        runner = self._runner
+        return {**runner.state(), "taking": runner.checkpoints.taking if runner.room else None}
 
     def _working(self) -> tuple[Agent, Room]:
         runner = self._runner

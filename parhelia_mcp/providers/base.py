@@ -8,7 +8,7 @@ providers are data (`Properties`), never a type check.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -89,6 +89,10 @@ class Rates:
     gpu: Mapping[str, float]
 
 
+def ignore(_: int) -> None:
+    """For who does not look."""
+
+
 class Sandbox(Protocol):
     """One sandbox, alive or dead. Every path is relative to the task's directory and may not leave it."""
 
@@ -103,8 +107,13 @@ class Sandbox(Protocol):
         """Run a program in the sandbox as the runner's user and wait for it. Raises Unreachable when it is dead."""
         ...
 
-    def put(self, path: str, source: bytes | Path, *, deadline: float = DEADLINE) -> None:
-        """Make `path` hold the bytes, by rename: whole or not at all. Parents are made."""
+    def put(
+        self, path: str, source: bytes | Path, *, deadline: float = DEADLINE, seen: Callable[[int], None] = ignore
+    ) -> None:
+        """Make `path` hold the bytes, by rename: whole or not at all. Parents are made.
+
+        `seen` gets how many bytes have gone so far, from any thread.
+        """
         ...
 
     def get(self, path: str, target: Path, *, deadline: float = DEADLINE) -> None:

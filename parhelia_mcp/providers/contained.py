@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from parhelia_mcp import files
 from parhelia_mcp.errors import NotFound, Refused
+from parhelia_mcp.providers.base import ignore
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1 << 20
@@ -63,7 +64,7 @@ def opened(root: Path, path: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-def put(root: Path, path: str, source: bytes | Path) -> None:
+def put(root: Path, path: str, source: bytes | Path, seen: Callable[[int], None] = ignore) -> None:
     """Make `path` below `root` hold the bytes, whole or not at all; parents are made."""
     *folder, name = _parts(path)
     draft = f".{name}.{os.urandom(5).hex()}"
@@ -76,7 +77,7 @@ def put(root: Path, path: str, source: bytes | Path) -> None:
                     file.write(source)
                 else:
                     with source.open("rb") as given:
-                        _copy(given.fileno(), file.fileno())
+                        _copy(given.fileno(), file.fileno(), seen)
             os.rename(draft, name, src_dir_fd=parent, dst_dir_fd=parent)
         except BaseException:
             with suppress(FileNotFoundError):
@@ -116,8 +117,9 @@ def names(root: Path, path: str) -> list[str]:
         return []
 
 
-def _copy(source: int, target: int) -> None:
+def _copy(source: int, target: int, seen: Callable[[int], None] = ignore) -> None:
     offset = 0
     while data := os.pread(source, _CHUNK, offset):
         files.write_all(target, data)
         offset += len(data)
+        seen(offset)

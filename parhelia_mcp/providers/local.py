@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -25,7 +25,7 @@ from typing import Any
 from parhelia_mcp import files, locks, model, processes
 from parhelia_mcp.errors import LocalFault, Refused, Unreachable
 from parhelia_mcp.providers import contained
-from parhelia_mcp.providers.base import DEADLINE, Completed, Exit, Handle, Listed, Properties, SandboxSpec
+from parhelia_mcp.providers.base import DEADLINE, Completed, Exit, Handle, Listed, Properties, SandboxSpec, ignore
 
 SSH_PORT = 2222  # what `tunnel` calls the session's ssh server, wherever it listens
 _PASSED = (  # what of our environment a runner gets: what finds programs and networks, no secret
@@ -190,8 +190,10 @@ class LocalSandbox:
             raise Unreachable("exec-timeout", what, f"parhelia status {self._name}") from None
         return Completed(child.returncode, out, err)
 
-    def put(self, path: str, source: bytes | Path, *, deadline: float = DEADLINE) -> None:
-        contained.put(self._root, path, source)
+    def put(
+        self, path: str, source: bytes | Path, *, deadline: float = DEADLINE, seen: Callable[[int], None] = ignore
+    ) -> None:
+        contained.put(self._root, path, source, seen)
 
     def get(self, path: str, target: Path, *, deadline: float = DEADLINE) -> None:
         contained.get(self._root, path, target)

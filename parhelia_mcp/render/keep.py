@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from parhelia_mcp.model import moment, timestamp
-from parhelia_mcp.plain import clean, many
-from parhelia_mcp.render.text import age, colour, money, pairs, size, state, table
+from parhelia_mcp.plain import clean, many, size
+from parhelia_mcp.render.text import age, colour, money, pairs, state, table
 
 if TYPE_CHECKING:
     from parhelia_mcp import verbs

@@ -225,12 +225,3 @@ def bar(share: float, long: int) -> str:
     """A share of a whole as a bar that also reads without colour."""
     full = round(min(max(share, 0), 1) * long)
     return "█" * full + "░" * (long - full)
-
-
-def size(count: float) -> str:
-    """Bytes in the largest unit that keeps a digit before the point."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    return ""

@@ -4,44 +4,75 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from parhelia_mcp import files
-from parhelia_mcp.render.text import cut, size
+from parhelia_mcp.model import Doing, Tell
+from parhelia_mcp.plain import line, size
+from parhelia_mcp.render.text import cut
 
 EVERY_S = 0.1
 SOON_S = 0.5  # what is done by then is not worth a line
 
-Seen = Callable[[int, int, int], None]  # files, bytes, bytes in all
-
 
 @contextmanager
-def progress(what: str) -> Iterator[Seen]:
-    """A function to tell how much is done; where nobody looks it says nothing."""
-    began = time.monotonic()
-    drawn = 0.0
-
-    def seen(count: int, done: int, total: int) -> None:
-        nonlocal drawn
-        now = time.monotonic()
-        if now - began < SOON_S or now - drawn < EVERY_S:
-            return
-        drawn = now
-        rate = done / (now - began)
-        left = f", {max(0.0, total - done) / rate:.0f} s left" if rate and total else ""
-        text = f"{what}: {count} files, {size(done)} of {size(total)}, {size(rate)}/s{left}"
-        _draw(cut(text, shutil.get_terminal_size().columns - 1))
-
-    if not os.isatty(2):
-        yield lambda count, done, total: None
+def progress(*, hidden: bool) -> Iterator[Tell | None]:
+    """A function to tell how much is done, from any thread; None where nobody looks."""
+    if hidden or not os.isatty(2):
+        yield None
         return
+    drawn = _Line()
     try:
-        yield seen
+        yield drawn.tell
     finally:
-        if drawn:
+        drawn.close()
+
+
+class _Line:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._began = self._since = time.monotonic()
+        self._what: str | None = None
+        self._drawn = 0.0
+        self._closed = False
+
+    def tell(self, doing: Doing | None) -> None:
+        with self._lock:
+            now = time.monotonic()
+            if doing is None:
+                self._wipe()
+            elif not self._closed:
+                if doing.what != self._what:  # what is seen first began with the command
+                    self._what, self._since = doing.what, now if self._what else self._began
+                if now - self._began >= SOON_S and now - self._drawn >= EVERY_S:
+                    self._drawn = now
+                    _draw(cut(_said(doing, now - self._since), shutil.get_terminal_size().columns - 1))
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._wipe()
+
+    def _wipe(self) -> None:
+        if self._drawn:
+            self._drawn = 0.0
             _draw("")
+
+
+def _said(doing: Doing, elapsed: float) -> str:
+    """What is done, with what is known: files, bytes, how fast, how long it took and takes."""
+    parts = [f"{doing.files:,} files"] if doing.files else []
+    if doing.done or doing.total:
+        parts.append(size(doing.done) + (f" of {size(doing.total)}" if doing.total else ""))
+    if doing.done and elapsed:
+        parts.append(f"{size(doing.done / elapsed)}/s")
+    parts.append(f"{elapsed:.0f} s")
+    if doing.done and doing.total:
+        parts.append(f"{max(0, doing.total - doing.done) * elapsed / doing.done:.0f} s left")
+    return f"{line(doing.what)}: {', '.join(parts)}"
 
 
 def _draw(text: str) -> None:

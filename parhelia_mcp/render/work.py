@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from parhelia_mcp.plain import clean, many
-from parhelia_mcp.render.text import money, pairs, size, state
+from parhelia_mcp.plain import clean, many, size
+from parhelia_mcp.render.text import money, pairs, state
 
 if TYPE_CHECKING:
     from parhelia_mcp import verbs

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
@@ -18,10 +20,12 @@ from parhelia_mcp.checkpoint.manifest import Manifest
 from parhelia_mcp.checkpoint.store import Store
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Busy, Corrupted, LocalFault, Problem, Refused, Usage
-from parhelia_mcp.model import moment, now
+from parhelia_mcp.model import Doing, moment, now
 from parhelia_mcp.plain import clean
+from parhelia_mcp.providers.base import Sandbox
 
 TAKE_S = 900.0
+LOOK_S = 0.5  # between two looks at how far it has come
 MOST_LISTED = 50  # paths of skipped and changed files in one answer
 MOST_SCREEN = 32 << 10
 TROUBLES: dict[str, type[Problem]] = {  # what a runner's refusal is to the one who asked
@@ -155,10 +159,10 @@ def create(ctx: Context, request: CreateRequest) -> Row:
             f"{session.id} is {session.state}{last}. Nothing was taken.",
             f"parhelia checkpoint list --session {session.task}",
         )
-    reply = follow.open_sandbox(ctx, session).control(
-        {"id": str(uuid.uuid4()), "op": "checkpoint", "args": {"trigger": "manual", "note": request.note or ""}},
-        deadline=TAKE_S,
-    )
+    sandbox = follow.open_sandbox(ctx, session)
+    ask = {"id": str(uuid.uuid4()), "op": "checkpoint", "args": {"trigger": "manual", "note": request.note or ""}}
+    with _looking(ctx, sandbox):
+        reply = sandbox.control(ask, deadline=TAKE_S)
     if not reply.get("ok"):
         error = reply.get("error") or {}
         code = str(error.get("code", "no-checkpoint"))
@@ -169,6 +173,26 @@ def create(ctx: Context, request: CreateRequest) -> Row:
         )
     store = task_checkpoints.mirrored(ctx, session, packs=False)
     return row(stores.load(store, str(reply["result"]["hash"])))
+
+
+@contextmanager
+def _looking(ctx: Context, sandbox: Sandbox) -> Iterator[None]:
+    """Meanwhile tell how far the runner has come, as it says itself on a connection of its own."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOK_S):
+            with suppress(Problem):  # who cannot say how far it is still answers when it is done
+                answer = sandbox.control({"id": str(uuid.uuid4()), "op": "status", "args": {}})
+                if taking := (answer.get("result") or {}).get("taking"):
+                    ctx.tell(Doing("taking a checkpoint", int(taking["files"]), int(taking["bytes"])))
+
+    if ctx.watched:
+        threading.Thread(target=look, name="looking", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def list_(ctx: Context, request: ListRequest) -> ListResult:
@@ -243,12 +267,12 @@ def diff(ctx: Context, request: DiffRequest) -> DiffResult:
     )
 
 
-def verify_(ctx: Context, request: OneRequest, seen: Callable[[int, int, int], None] | None = None) -> VerifyResult:
-    """Read every byte. `seen` gets how many packs and bytes of how many are read."""
+def verify_(ctx: Context, request: OneRequest) -> VerifyResult:
+    """Read every byte."""
     session, found = task_checkpoints.find(ctx, request.id)
     store = task_checkpoints.mirrored(ctx, session, packs=True)
     total = sum(pack.bytes for pack in found.packs)
-    problems = verify.verify(store, found, (lambda packs, done: seen(packs, done, total)) if seen else None)
+    problems = verify.verify(store, found, lambda packs, done: ctx.tell(Doing("reading", done=done, total=total)))
     return VerifyResult(checkpoint_id=found.id, ok=not problems, problems=[clean(problem) for problem in problems])
 
 

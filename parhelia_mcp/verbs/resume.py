@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -17,8 +16,8 @@ from parhelia_mcp.checkpoint.manifest import Facts, Manifest
 from parhelia_mcp.checkpoint.store import Store
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Busy, Refused, Usage
-from parhelia_mcp.model import now, session_id
-from parhelia_mcp.spec import CheckpointPolicy, Spec, Workspace
+from parhelia_mcp.model import Doing, now, session_id
+from parhelia_mcp.spec import Spec, Workspace
 from parhelia_mcp.store import Session
 from parhelia_mcp.verbs import submit
 
@@ -65,14 +64,8 @@ class Result(BaseModel):
         return submit.Result(**{name: value for name, value in self.model_dump().items() if name in names})
 
 
-def run(
-    ctx: Context,
-    request: Request,
-    seen: Callable[[int, int, int], None] | None = None,
-    *,
-    by_person: bool = False,
-) -> Result:
-    """`seen` gets how many files and bytes of how many are back at `target`. Only a person goes past the task's own limit.
+def run(ctx: Context, request: Request, *, by_person: bool = False) -> Result:
+    """Continue the task, or bring it to `target`. Only a person goes past the task's own limit.
 
     Raises Busy `session-live`, NotFound `no-checkpoint`, Corrupted with the last good one, Refused over budget.
     """
@@ -87,7 +80,7 @@ def run(
         )
     session, chosen = _chosen(ctx, session, request.checkpoint_id)
     if request.target:
-        return _home(ctx, session, chosen, Path(request.target), request.force, seen)
+        return _home(ctx, session, chosen, Path(request.target), request.force)
     wanted = request.model_dump(include={"memory", "gpu", "region", "max_usd", "message"})
     return start(ctx, session, chosen, **wanted, by_person=by_person)
 
@@ -208,20 +201,18 @@ def _from_the_start(ctx: Context, task: str, number: int) -> _Given:
     return _Given(told.workspace, sources, talk, told.message)
 
 
-def _home(
-    ctx: Context,
-    session: Session,
-    chosen: Manifest,
-    target: Path,
-    force: bool,
-    seen: Callable[[int, int, int], None] | None,
-) -> Result:
+def _home(ctx: Context, session: Session, chosen: Manifest, target: Path, force: bool) -> Result:
     """Files and conversation into a directory of the user's, and the command that continues there."""
     target = _place(ctx, target)
     store = task_checkpoints.mirrored(ctx, session, packs=True)
-    saved = _save_first(store, session, target, terms.policy_for(ctx)) if force else None
-    progress = (lambda files, count: seen(files, count, chosen.bytes)) if seen else None
-    done = restore.restore(store, chosen, target, force=force, progress=progress)
+    saved = _save_first(ctx, store, session, target) if force else None
+    done = restore.restore(
+        store,
+        chosen,
+        target,
+        force=force,
+        progress=lambda count, size: ctx.tell(Doing("restoring", count, size, chosen.bytes)),
+    )
     command = f"cd {shlex.quote(str(target))}{_conversation(store, chosen, target)}"
     kept = " and ".join(part for part in (saved and f"checkpoint {saved}", done.saved and str(done.saved)) if part)
     return Result(
@@ -280,7 +271,7 @@ def _conversation(store: Store, chosen: Manifest, target: Path) -> str:
     return f"{copy} && claude --resume {shlex.quote(str(transcript))}"
 
 
-def _save_first(store: Store, session: Session, target: Path, policy: CheckpointPolicy) -> str | None:
+def _save_first(ctx: Context, store: Store, session: Session, target: Path) -> str | None:
     """What a forced restore is about to replace, as a checkpoint of its own."""
     if not target.is_dir() or not any(target.iterdir()):
         return None
@@ -288,9 +279,14 @@ def _save_first(store: Store, session: Session, target: Path, policy: Checkpoint
         trigger="safety",
         task=session.task,
         session=session.id,
-        expires_at=retention.expires_at("safety", now(), policy),
+        expires_at=retention.expires_at("safety", now(), terms.policy_for(ctx)),
     )
-    return create.create(store, [create.Source("workspace", target)], facts).id
+    return create.create(
+        store,
+        [create.Source("workspace", target)],
+        facts,
+        progress=lambda count, size: ctx.tell(Doing("saving what is there", count, size)),
+    ).id
 
 
 def _keep_out_of_git(target: Path) -> None:

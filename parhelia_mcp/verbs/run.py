@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from parhelia_mcp import budget, controller, files, follow
 from parhelia_mcp.context import Context
-from parhelia_mcp.model import Reason, State, dollars
+from parhelia_mcp.model import Doing, Reason, State, dollars
 from parhelia_mcp.store import Session
 from parhelia_mcp.verbs import kill, submit
 
@@ -52,12 +52,21 @@ def watch(ctx: Context, session: Session, *, replay: bool) -> Session:
     while True:
         before = session
         session = follow.advance(ctx, session)
+        ctx.tell(_waits_for(session))
         printed = [_replay(descriptor, path, offsets) for descriptor, path in streams]
         if not session.live:
             after = _next(ctx, session) if session.reason is Reason.LIFETIME else None
             return watch(ctx, after, replay=replay) if after else session
         pause = FASTEST_S if any(printed) or session != before else min(SLOWEST_S, pause * 1.3)
         time.sleep(pause)
+
+
+def _waits_for(session: Session) -> Doing | None:
+    """What keeps a session from its start, as whoever drives it has stored it."""
+    if not session.live or session.delivered_at:
+        return None
+    why = session.last_activity if session.handle else session.observed_why
+    return Doing(why) if why else None
 
 
 def _next(ctx: Context, session: Session) -> Session | None:

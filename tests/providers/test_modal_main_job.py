@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -17,6 +18,7 @@ from tests.claude_client import claude_path
 from tests.fake_api import fake_api, say, use
 from tests.front import Front, eventually
 from tests.modal_loopback.client import Loopback
+from tests.terminal import Terminal
 
 ON_MODAL = {"PARHELIA_PROVIDER": "modal", "PARHELIA_MODAL_CPU": "1", "PARHELIA_MODAL_MEMORY": "1"}
 
@@ -205,3 +207,16 @@ def test_a_missing_secret_refuses_the_task_and_reserves_nothing(cloud: Front) ->
     shown = cloud.until(task, "failed")
     assert (shown["reason"], shown["reserved_usd"]) == ("start-failed", 0)
     assert "modal secret create absent" in shown["detail"] + done.stderr.decode()
+
+
+def test_a_person_who_waits_sees_the_image_being_built_and_the_upload(cloud: Front, loopback: Loopback) -> None:
+    (cloud.cwd / "big.bin").write_bytes(os.urandom(4_000_000))
+    loopback.faults(
+        {"rpc": "ImageGetOrCreate", "action": "slow", "seconds": 9, "times": 1},
+        {"rpc": "TaskExecStdinWrite", "action": "slow", "seconds": 0.4},
+    )
+    shown = Terminal(cloud, "run", "--", "echo", "done", wide=200).end(within=120)
+    assert re.search(r"\r\x1b\[KModal builds the image, \d+ s so far", shown), shown
+    assert re.search(r"sending the workspace: [\d.]+ MB of 4\.\d MB", shown), shown
+    assert "\x1b[K" not in shown[shown.index("done\n") :], "the line is gone before the output comes"
+    assert "\x1b" not in cloud.text("logs", cloud.json("list")["tasks"][0]["task_id"])

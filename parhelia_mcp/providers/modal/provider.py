@@ -46,6 +46,7 @@ class Modal:
         )
         self._lock = threading.Lock()
         self._starting: dict[str, tuple[Future[str], float]] = {}
+        self._building: set[str] = set()  # the sandboxes whose image Modal is making
         self._app: Any = None
 
     def start(self, spec: SandboxSpec, *, deadline: float = DEADLINE) -> Handle:
@@ -63,7 +64,7 @@ class Modal:
             if work.done():
                 self._starting.pop(spec.name, None)
                 raise
-            raise _pending(spec, time.monotonic() - since) from problem
+            raise _pending(spec, time.monotonic() - since, spec.name in self._building) from problem
         except Problem:
             self._starting.pop(spec.name, None)
             raise
@@ -141,6 +142,11 @@ class Modal:
         app = await self.app()
         if found := await self._existing(spec):
             return found.object_id
+        self._building.add(spec.name)
+        try:
+            built = await image.build(self.settings).build.aio(app)
+        finally:
+            self._building.discard(spec.name)
         secrets = [await self.secret(entry) for entry in (*self.settings.secrets, *spec.secrets)]
         if spec.credential:
             secrets.append(modal.Secret.from_dict({CREDENTIAL: json.dumps(dict(spec.credential))}))
@@ -150,7 +156,7 @@ class Modal:
                 app=app,
                 name=spec.name,
                 tags={**spec.tags, CREATED_TAG: str(int(time.time()))},
-                image=image.build(self.settings),
+                image=built,
                 secrets=secrets,
                 timeout=int(spec.timeout_s),
                 workdir=image.WORKSPACE,
@@ -257,11 +263,14 @@ def _created(tags: Mapping[str, str]) -> str | None:
     return model.timestamp(datetime.fromtimestamp(int(seconds), UTC)) if seconds.isdigit() else None
 
 
-def _pending(spec: SandboxSpec, waited: float) -> Unreachable:
+def _pending(spec: SandboxSpec, waited: float, building: bool) -> Unreachable:
+    if building:
+        what = f"Modal builds the image, {waited:.0f} s so far (the first takes minutes, then it is kept); it goes on"
+        return Unreachable("provider-pending", f"{what}.", "parhelia status")
     if spec.sizes.gpu:
         what = f"Modal has had no {spec.sizes.gpu} for {waited:.0f} s; it is still being asked for, nothing runs yet"
         return Unreachable("provider-pending", f"{what}.", "wait, or another --gpu or --region")
-    what = f"Modal has not started the sandbox after {waited:.0f} s (a first image takes minutes); it goes on"
+    what = f"Modal has not started the sandbox after {waited:.0f} s; it goes on"
     return Unreachable("provider-pending", f"{what}.", "parhelia status")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from parhelia_mcp import files, model
 from parhelia_mcp.errors import LocalFault, NotFound, Problem, Refused, Unreachable
-from parhelia_mcp.providers.base import DEADLINE, Completed, Exit
+from parhelia_mcp.providers.base import DEADLINE, Completed, Exit, ignore
 from parhelia_mcp.providers.modal import bridge, image
 
 if TYPE_CHECKING:
@@ -171,10 +171,12 @@ class ModalSandbox:
 
     # files
 
-    def put(self, path: str, source: bytes | Path, *, deadline: float = DEADLINE) -> None:
+    def put(
+        self, path: str, source: bytes | Path, *, deadline: float = DEADLINE, seen: Callable[[int], None] = ignore
+    ) -> None:
         inside = _inside(path)
         whole = isinstance(source, bytes)
-        pieces, size = (_bytes(source), len(source)) if whole else (_pieces(source), source.stat().st_size)
+        pieces, size = (_bytes(source), len(source)) if whole else (_pieces(source, seen), source.stat().st_size)
 
         async def write() -> None:
             await self._ask("write", inside, str(size), stdin=pieces, stdout=len, deadline=deadline)
@@ -320,7 +322,8 @@ async def _bytes(data: bytes) -> AsyncIterator[bytes]:
         yield data[start : start + PIECE]
 
 
-async def _pieces(source: Path) -> AsyncIterator[bytes]:
+async def _pieces(source: Path, seen: Callable[[int], None]) -> AsyncIterator[bytes]:
     with source.open("rb") as stream:
         while piece := stream.read(PIECE):
             yield piece
+            seen(stream.tell())
