@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.front import Front, eventually
+from tests.front import PARHELIA, Front, eventually
 
 SUBMITTED = "task_id session_id state reserved_usd estimate_usd remaining_usd next"
 SHOWN = """task_id session_id state reason provider prompt command gpu memory_gb cpu created_at started_at ended_at spent_usd
@@ -105,6 +106,18 @@ def test_a_command_says_what_it_promises(world: SimpleNamespace, line: str, code
     done = world.front.run(*filled(world, line), code=code)
     wanted = says.format(live=world.live, done=world.done, cp=world.first, cp2=world.second)
     assert re.search(wanted, done.stdout.decode()), done.stdout.decode()
+
+
+def test_bash_completes_living_ids_and_states(world: SimpleNamespace) -> None:
+    script = """eval "$(parhelia completion bash)"; COMP_WORDS=(parhelia $1 ""); COMP_CWORD=$2
+        _parhelia_completion parhelia; printf '%s\\n' "${COMPREPLY[@]}" """
+    env = {**world.front.env, "PATH": f"{Path(PARHELIA).parent}:{world.front.env['PATH']}"}
+    for words, at, offered in (("logs", "2", world.live), ("list --status", "3", "running")):
+        argv = ["bash", "-c", script, "bash", words, at]
+        done = subprocess.run(
+            argv, env=env, cwd=world.front.cwd, capture_output=True, text=True, timeout=60, check=True
+        )
+        assert offered in done.stdout.splitlines()
 
 
 FIELDS = [  # command line, the fields of its one object
