@@ -9,6 +9,13 @@ import pytest
 
 from tests.front import Front
 
+LONGEST = ("test_modal_storm.py", "test_modal_deaths.py", "test_storm.py", "test_remedies.py", "test_crash.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that none of them is what one worker does alone at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
 
 @pytest.fixture
 def users(tmp_path: Path) -> Iterator[Callable[..., Front]]:

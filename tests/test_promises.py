@@ -76,7 +76,7 @@ SAYS = [  # command line, exit code (None: of this machine), what its text must 
     ("budget show", 0, r"ceiling: +\$\d"),
     ("budget set 30", 0, r"-> \$30\.00; "),
     ("budget set 25", 0, r"-> \$25\.00; "),
-    ("budget estimate --gpu H100", 0, r"modal +H100(.|\n)*table of \d{{4}}-"),
+    ("budget estimate --gpu H100", 0, r"modal +H100(.|\n)*table, prices of \d{{4}}-"),
     ("budget history", 0, r"nothing was spent"),
     ("recover {done}", 0, r"cause: "),
     ("session recover {done}", 0, r"cause: "),

@@ -41,11 +41,15 @@ def advance(ctx: Context, session: Session) -> Session:
 
 
 def abandon(ctx: Context, session: Session, detail: str) -> Session:
-    """Give up a start that no sandbox came of; what has a sandbox is left as it is."""
+    """Give up a start that no sandbox came of; what has a sandbox is left as it is.
+
+    Raises Unreachable where it cannot be seen that none came.
+    """
     directory = files.private_dir(ctx.session_dir(session.task, session.number))
     with locks.exclusive(directory / "advance.lock", wait_s=10, what=session.id):
         session = ctx.store.session(session.id)
         if session.live and session.handle is None:
+            ctx.provider(session.provider).withdraw(session.id)
             return settle.settle(ctx, session, State.FAILED, Reason.START_FAILED, None, detail, None)
         return session
 

@@ -32,7 +32,12 @@ def start(ctx: Context, session: Session) -> Session:
     if session.kill_requested_at:
         ctx.provider(session.provider).withdraw(session.id)  # a start whose answer was lost has made one
         return settle(ctx, session, State.KILLED, Reason.KILLED_BY_USER, None, "killed before it started", None)
-    if moment(session.created_at) + START_WITHIN < now():
+    given_up = moment(session.created_at) + START_WITHIN
+    if given_up < now():
+        if now() < given_up + timedelta(
+            seconds=session.timeout_s
+        ):  # later, one whose answer was lost has ended by itself
+            ctx.provider(session.provider).withdraw(session.id)
         why = session.observed_why or "no sandbox came"
         return settle(
             ctx,

@@ -51,7 +51,7 @@ def test_what_modal_charges_this_account_comes_before_the_table_and_after_the_us
     own = user.json("budget", "estimate", *SIZES, env={"PARHELIA_PRICES_CPU_CORE_USD_PER_HOUR": "0.1"})
     assert (by_what(own)["core"]["usd_per_hour"], by_what(own)["core"]["source"]) == (0.1, "[prices]")
     dry = user.json("submit", "work", *SIZES, "--timeout-hours", "1", "--max-usd", "3.01", "--dry-run")
-    assert dry["note"] is None, "3.00 of compute at Modal's prices"
+    assert dry["note"].startswith("$0.01 is left for tokens"), "3.00 of compute at Modal's prices"
     (user.home / "prices.json").unlink()
     assert by_what(user.json("budget", "estimate", *SIZES))["core"]["date"] == "2026-11-23"
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from parhelia_mcp.model import now, timestamp
 from tests.claude_client import claude_path
 from tests.fake_api import fake_api, say, use
 from tests.front import Front, eventually
@@ -155,6 +159,21 @@ def test_a_kill_ends_the_sandbox_whose_creation_was_never_answered(cloud: Front,
     eventually(lambda: of(loopback, task, live=True), within=60, what="the sandbox")
     cloud.run("session", "kill", task, code=None)
     assert cloud.until(task, "killed", within=60)["reserved_usd"] == 0
+    assert of(loopback, task, live=True) == []
+
+
+def test_a_start_that_took_too_long_leaves_no_sandbox_whose_creation_was_never_answered(
+    cloud: Front, loopback: Loopback
+) -> None:
+    loopback.faults({"rpc": "SandboxCreateV2", "action": "lose"})
+    task = cloud.submit("sh", "-c", "echo up; sleep 300")
+    eventually(lambda: of(loopback, task, live=True), within=60, what="the sandbox")
+    long_ago = timestamp(now() - timedelta(minutes=31))
+    with contextlib.closing(sqlite3.connect(cloud.home / "parhelia.db")) as db:
+        db.execute("UPDATE sessions SET created_at = ?", (long_ago,))
+        db.commit()
+    ended = cloud.until(task, "failed", within=60)
+    assert (ended["reason"], ended["reserved_usd"]) == ("start-timeout", 0)
     assert of(loopback, task, live=True) == []
 
 
