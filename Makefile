@@ -20,7 +20,7 @@ picture: $(VENV)/.ready
 test: $(VENV)/.ready
 	@$(RUN) tests/setup.py test
 	@$(RUN) -m ruff check .
-	@$(RUN) -m pytest -m "not soak" -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(RUN) -m pytest -m "not soak" -n 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 soak: $(VENV)/.ready
 	@$(RUN) tests/setup.py test
