@@ -90,7 +90,7 @@ class Front:
     def show(self, id: str) -> dict[str, Any]:
         return self.json("task", "show", id)
 
-    def until(self, id: str, *states: str, within: float = 60) -> dict[str, Any]:
+    def until(self, id: str, *states: str, within: float = 120) -> dict[str, Any]:
         """The task once it is in one of these states, as another process sees it."""
         return eventually(
             lambda: shown if (shown := self.show(id))["state"] in states else None,
@@ -134,7 +134,7 @@ class Front:
             provider.open(Handle("local", name, {})).terminate()
 
 
-def eventually(look: Callable[[], Any], *, within: float = 60, what: str = "it") -> Any:
+def eventually(look: Callable[[], Any], *, within: float = 120, what: str = "it") -> Any:
     """The first true answer of `look`; fails when none comes in time."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:

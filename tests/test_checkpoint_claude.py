@@ -30,7 +30,7 @@ def at(api) -> dict[str, str]:
 
 
 def done(front: Front, task: str) -> dict:
-    ended = front.until(task, "completed", "failed", within=60)
+    ended = front.until(task, "completed", "failed", within=120)
     assert ended["state"] == "completed", ended
     return ended
 

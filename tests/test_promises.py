@@ -246,7 +246,7 @@ def test_what_ends_or_lasts_has_its_exit_code(front: Front, repo: Path) -> None:
 
 def test_each_way_of_recovering_does_what_it_is_called(front: Front, repo: Path) -> None:
     task = front.submit("sh", "-c", "echo up; echo kept >> kept.txt; sleep 600")
-    eventually(lambda: "up" in front.text("logs", task), what="its first line", within=60)
+    eventually(lambda: "up" in front.text("logs", task), what="its first line", within=120)
     assert front.json("recover", task, "--action", "diagnose")["did"] in ("looked", "nothing")
     assert front.show(task)["state"] == "running"
     front.json("checkpoint", "create", task)
@@ -255,10 +255,10 @@ def test_each_way_of_recovering_does_what_it_is_called(front: Front, repo: Path)
     assert front.error("recover", task, "--yes", code=4)["code"] == "killed", "a killed one comes back only by a person"
     assert front.json("recover", task, "--action", "resume")["session_id"] == f"{task}.2"
     kept = Path(front.show(task)["workspace_path"]) / "kept.txt"
-    eventually(lambda: kept.exists() and kept.read_text() == "kept\nkept\n", what="it to go on", within=60)
+    eventually(lambda: kept.exists() and kept.read_text() == "kept\nkept\n", what="it to go on", within=120)
     front.run("session", "kill", task)
     assert front.json("recover", task, "--action", "restart")["session_id"] == f"{task}.3"
-    eventually(lambda: kept.exists() and kept.read_text() == "kept\n", what="it to begin again", within=60)
+    eventually(lambda: kept.exists() and kept.read_text() == "kept\n", what="it to begin again", within=120)
     held = front.json("checkpoint", "list", "--session", task)["checkpoints"]
     removed = front.json("checkpoint", "delete", "--older-than", "0s")["removed"]
     assert removed, "all but the newest of each session"
@@ -268,7 +268,7 @@ def test_each_way_of_recovering_does_what_it_is_called(front: Front, repo: Path)
 
 def test_what_mends_the_installation_changes_what_it_names_and_no_more(front: Front, repo: Path) -> None:
     task = front.submit("true")
-    front.until(task, "completed", within=60)
+    front.until(task, "completed", within=120)
     assert front.error("reconcile", "--rebuild", code=8)["code"] == "database-whole"
     for name in ("parhelia.db", "parhelia.db-wal", "parhelia.db-shm"):
         (front.home / name).unlink(missing_ok=True)

@@ -34,12 +34,12 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
         full = json.loads(front.run("run", "-d", "--json", *hungry).stdout)["task_id"]
         killed = front.submit("sh", "-c", "echo part > part.txt; sleep 600")
         live = front.submit("sh", "-c", "echo up; sleep 600")
-        eventually(lambda: "up" in front.text("logs", live), what="its first line", within=60)
+        eventually(lambda: "up" in front.text("logs", live), what="its first line", within=120)
         first = front.json("checkpoint", "create", live)["checkpoint_id"]
         (Path(front.show(live)["workspace_path"]) / "a.txt").write_text("other\n")
         second = front.json("checkpoint", "create", live)["checkpoint_id"]
-        front.until(done, "completed", within=60)
-        front.until(full, "failed", within=60)
+        front.until(done, "completed", within=120)
+        front.until(full, "failed", within=120)
         front.run("session", "kill", killed)
         yield SimpleNamespace(front=front, done=done, full=full, killed=killed, live=live, first=first, second=second)
     finally:
@@ -135,7 +135,7 @@ def test_a_checkpoint_that_is_missing_or_damaged_is_called_so_and_another_one_re
     front = users("restore")
     front.repository()
     task = front.submit("sh", "-c", "echo up; sleep 600")
-    eventually(lambda: "up" in front.text("logs", task), what="its first line", within=60)
+    eventually(lambda: "up" in front.text("logs", task), what="its first line", within=120)
     workspace = Path(front.show(task)["workspace_path"])
     earlier = front.json("checkpoint", "create", task)["checkpoint_id"]
     (workspace / "big.bin").write_bytes(os.urandom(300_000))
@@ -172,7 +172,7 @@ def test_a_frozen_session_is_killed_and_recovered_by_the_lines_that_are_named(wa
     said = typed(front, f"parhelia session recover {task}").stdout
     (following,) = re.findall(r"(?m)^next: (parhelia .*)$", said)
     assert typed(front, following).returncode == 0
-    assert front.until(task, "running", within=60)["session_id"] == f"{task}.2"
+    assert front.until(task, "running", within=120)["session_id"] == f"{task}.2"
     front.run("session", "kill", task)
     assert front.show(task)["result"]["branch"] == f"parhelia/{task}"
 

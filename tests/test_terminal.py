@@ -260,8 +260,8 @@ def test_a_long_checkpoint_shows_how_far_it_is_on_a_terminal_alone(users: Callab
     user.repository()
     (user.cwd / "big.bin").write_bytes(os.urandom(3_000_000))
     task = user.submit("sleep", "600")
-    user.until(task, "running", within=60)
-    shown = Terminal(user, "checkpoint", "create", task).end(within=60)
+    user.until(task, "running", within=120)
+    shown = Terminal(user, "checkpoint", "create", task).end(within=120)
     line = re.search(r"\r\x1b\[Ktaking a checkpoint: \d+ files, [\d.]+ MB, [\d.]+ [kM]B/s, \d+ s(?=\r\x1b\[K)", shown)
     assert line, shown
     assert "\r\x1b[Kcheckpoint: " in COLOUR.sub("", shown.rpartition("taking a checkpoint")[2]), (

@@ -34,7 +34,7 @@ def far(cloud: House) -> str:
     """A session on Modal that counts, ready to be attached to."""
     task = cloud.begin("number=0; while :; do number=$((number+1)); echo tick $number; sleep 0.1; done")
     eventually(
-        lambda: cloud.run("attach", task, "--info-only", code=None).returncode == 0, within=60, what="the tunnel"
+        lambda: cloud.run("attach", task, "--info-only", code=None).returncode == 0, within=120, what="the tunnel"
     )
     return task
 

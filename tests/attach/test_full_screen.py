@@ -155,7 +155,7 @@ def test_the_limit_for_tokens_ends_a_full_screen_session(tmp_path: Path) -> None
     dear = use("Bash", command="git status").but(usage={"input_tokens": 10, "output_tokens": 30_000}, times=0)
     with talking(tmp_path, dear) as (house, _):
         task = house.json("submit", "--interactive", "--max-usd", "2", "go")["task_id"]
-        done = house.until(task, "completed", "failed", within=60)
+        done = house.until(task, "completed", "failed", within=120)
     assert (done["state"], done["reason"]) == ("failed", "over-budget")
     assert done["spent_usd"] <= 2
 
@@ -219,7 +219,7 @@ def test_a_turn_is_finished_before_the_take_over_and_leaving_hands_back(
             someone.type("And now this.")
             someone.see("The person is heard.")
             someone.leave()
-            done = house.until(task, "completed", "failed", within=60)
+            done = house.until(task, "completed", "failed", within=120)
         assert max(seen) == 1
     assert (done["state"], done["reason"]) == ("completed", "agent-exit")
     history = json.dumps(api.messages[-1].body["messages"])

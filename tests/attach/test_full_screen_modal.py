@@ -49,7 +49,7 @@ def test_a_full_screen_session_on_modal_is_asked_and_left(tmp_path: Path, person
         someone.see("It is blue.")
         waiting_for(house, task, "your next message")
         someone.type("/exit")
-        done = house.until(task, "completed", "failed", within=60)
+        done = house.until(task, "completed", "failed", within=120)
         assert (done["state"], done["reason"]) == ("completed", "agent-exit")
         assert house.git("show", f"parhelia/{task}:who.txt").split() == [agent]
         assert '\\"Which colour?\\"=\\"blue\\"' in json.dumps(api.messages[-1].body["messages"])
@@ -60,7 +60,7 @@ def test_a_conversation_on_modal_is_taken_over_and_handed_back(tmp_path: Path, p
     script = [use("Bash", command="id -un > who.txt; sleep 60"), say("The person is heard."), say("All is done.")]
     with talking(tmp_path, *script) as (house, api, agent):
         task = house.json("submit", "go")["task_id"]
-        house.until(task, "running", within=60)
+        house.until(task, "running", within=120)
         someone = person()
         someone.sit(house, "attach", task)
         someone.see("sleep 60", "F12: take over")
@@ -71,7 +71,7 @@ def test_a_conversation_on_modal_is_taken_over_and_handed_back(tmp_path: Path, p
         someone.type("Do it another way.")
         someone.see("The person is heard.")
         someone.type("/exit")
-        done = house.until(task, "completed", "failed", within=60)
+        done = house.until(task, "completed", "failed", within=120)
         assert (done["state"], done["reason"]) == ("completed", "agent-exit")
         assert house.git("show", f"parhelia/{task}:who.txt").split() == [agent]
         history = json.dumps(api.messages[-1].body["messages"])

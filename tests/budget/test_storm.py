@@ -64,7 +64,7 @@ def test_kills_and_jumping_clocks_neither_lose_nor_double_a_cent(front: Front, r
     killed = [process.wait(timeout=90) for process in started]
     assert killed.count(-9) >= 6
     prove(front.home / "parhelia.db")
-    eventually(lambda: _settled(front), within=60, what="everything to be settled")
+    eventually(lambda: _settled(front), within=120, what="everything to be settled")
     spent, reserved = prove(front.home / "parhelia.db")
     assert reserved == 0
     with contextlib.closing(sqlite3.connect(front.home / "parhelia.db")) as db:

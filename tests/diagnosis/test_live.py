@@ -223,11 +223,11 @@ def test_a_key_that_was_revoked_is_told_from_a_person_who_is_waited_for(users: C
         found = patient.diagnosis()
         assert found["cause"] == "api-key-rejected"
         patient.typed(found["next"])
-        waiting = front.until(task, "waiting", "failed", within=60)
+        waiting = front.until(task, "waiting", "failed", within=120)
         assert waiting["diagnosis"]["cause"] == "waiting-for-a-person"
         assert "echo two" in waiting["diagnosis"]["what"]
         patient.typed(waiting["diagnosis"]["next"])
-        assert front.until(task, "completed", "failed", within=60)["state"] == "completed"
+        assert front.until(task, "completed", "failed", within=120)["state"] == "completed"
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_an_api_that_has_no_room_is_named_while_the_agent_tries_again(
     with fake_api([refusal, say("It is done.")]) as api:
         front.env["ANTHROPIC_BASE_URL"] = api.url
         task = front.json("submit", "change it")["task_id"]
-        found = eventually(lambda: front.json("status", task)["diagnosis"], within=60, what=cause)
+        found = eventually(lambda: front.json("status", task)["diagnosis"], within=120, what=cause)
         assert (found["cause"], str(status) in found["what"]) == (cause, True)
         room.set()
         said = Patient.of(front, task).typed(found["next"])  # follows the log until the task has ended

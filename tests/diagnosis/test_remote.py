@@ -22,7 +22,7 @@ def cloud(users: Callable[..., Front], loopback: Loopback) -> Front:
 def seen(cloud: Front, task: str, cause: str) -> dict[str, Any]:
     """The diagnosis in the task's view, once it is this cause."""
     return eventually(
-        lambda: (found := cloud.show(task)["diagnosis"]) and found["cause"] == cause and found, within=60, what=cause
+        lambda: (found := cloud.show(task)["diagnosis"]) and found["cause"] == cause and found, within=120, what=cause
     )
 
 
@@ -45,10 +45,10 @@ def test_what_modal_refuses_is_named_with_what_to_do(cloud: Front, loopback: Loo
     found = seen(cloud, task, cause)
     assert found["confidence"] == "certain"
     loopback.faults()
-    if cloud.until(task, "completed", "failed", within=60)["state"] == "failed":
+    if cloud.until(task, "completed", "failed", within=120)["state"] == "failed":
         assert cloud.json("budget", "show")["reserved_usd"] == 0
         cloud.json("recover", task, "--action", "restart")
-    assert cloud.until(task, "completed", within=60)["exit_code"] == 0
+    assert cloud.until(task, "completed", within=120)["exit_code"] == 0
 
 
 def test_a_gpu_that_nobody_has_is_named_and_the_next_one_taken(cloud: Front, loopback: Loopback) -> None:
@@ -63,7 +63,7 @@ def test_a_gpu_that_nobody_has_is_named_and_the_next_one_taken(cloud: Front, loo
     assert found["next"] == f"parhelia recover {task} --yes"
     cloud.run("recover", task, "--yes")
     loopback.faults()
-    done = cloud.until(task, "completed", "failed", within=60)
+    done = cloud.until(task, "completed", "failed", within=120)
     assert (done["state"], done["gpu"]) == ("completed", plan["gpu"])
 
 
@@ -73,13 +73,13 @@ def test_a_region_that_is_refused_is_left_for_any_other(cloud: Front, loopback: 
     cloud.env["PARHELIA_MODAL_REGION"] = "us-easter"
     cloud.run("run", "-d", "--", "true", code=None)
     task = cloud.json("list")["tasks"][0]["task_id"]
-    cloud.until(task, "failed", within=60)
+    cloud.until(task, "failed", within=120)
     found = seen(cloud, task, "region-unavailable")
     loopback.faults()
     looked = cloud.json("recover", task, code=None)
     assert (looked["cause"], looked["plan"]["region"]) == ("region-unavailable", "any")
     Patient.of(cloud, task).typed(found["next"])
-    assert cloud.until(task, "completed", "failed", within=60)["state"] == "completed"
+    assert cloud.until(task, "completed", "failed", within=120)["state"] == "completed"
     placed = [one["regions"] for one in loopback.record()["sandboxes"] if one["name"].startswith(task)]
     assert placed == [[]]
 
@@ -92,17 +92,17 @@ def test_an_image_that_cannot_be_built_is_named_and_once_mended_the_task_starts(
     settings.write_text('[modal]\nsetup = ["exit 3"]\n')
     cloud.run("run", "-d", "--", "true", code=None)
     task = cloud.json("list")["tasks"][0]["task_id"]
-    cloud.until(task, "failed", within=60)
+    cloud.until(task, "failed", within=120)
     found = seen(cloud, task, "image-build-failed")
     assert "ended in a failure" in found["what"]
     settings.write_text('[modal]\nsetup = ["true"]\n')
     Patient.of(cloud, task).typed(found["next"])
-    assert cloud.until(task, "completed", "failed", within=60)["state"] == "completed"
+    assert cloud.until(task, "completed", "failed", within=120)["state"] == "completed"
 
 
 def test_a_bad_entrypoint_there_is_named_and_its_log_says_so(cloud: Front, loopback: Loopback) -> None:
     task = cloud.submit("no-such-program-here")
-    cloud.until(task, "failed", within=60)
+    cloud.until(task, "failed", within=120)
     found = cloud.json("recover", task, "--action", "diagnose")
     assert found["cause"] == "bad-entrypoint"
     assert "not found" in Patient.of(cloud, task).typed(found["next"])
@@ -110,7 +110,7 @@ def test_a_bad_entrypoint_there_is_named_and_its_log_says_so(cloud: Front, loopb
 
 def test_a_provider_that_does_not_answer_is_a_partition_and_ends_nothing(cloud: Front, loopback: Loopback) -> None:
     task = cloud.submit("sleep", "600")
-    cloud.until(task, "running", within=60)
+    cloud.until(task, "running", within=120)
     away = [
         {"rpc": rpc, "action": "status", "status": "UNAVAILABLE"}
         for rpc in ("SandboxWaitV2", "TaskExecStart", "SandboxGetTaskIdV2")
@@ -126,10 +126,10 @@ def test_a_provider_that_does_not_answer_is_a_partition_and_ends_nothing(cloud: 
 
 def test_a_sandbox_that_was_preempted_is_lost_and_comes_back(cloud: Front, loopback: Loopback) -> None:
     task = cloud.submit("sh", "-c", "test -e once || { touch once; sleep 600; }; echo again")
-    cloud.until(task, "running", within=60)
+    cloud.until(task, "running", within=120)
     cloud.run("checkpoint", "create", task)
     loopback.vanish(f"{task}.1")
     found = seen(cloud, task, "lost")
     assert found["next"] == f"parhelia recover {task} --yes"
     cloud.run("recover", task, "--yes")
-    assert cloud.until(task, "completed", "failed", within=60)["state"] == "completed"
+    assert cloud.until(task, "completed", "failed", within=120)["state"] == "completed"

@@ -30,7 +30,7 @@ def url() -> Iterator[str]:
             return attempt.connect_ex(("127.0.0.1", port)) == 0
 
     try:
-        eventually(up, within=60, what="the server")
+        eventually(up, within=120, what="the server")
         yield f"http://localhost:{port}/mcp"
     finally:
         server.kill()

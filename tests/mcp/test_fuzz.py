@@ -120,13 +120,13 @@ def test_drawn_arguments_always_get_an_answer(
         open_calls.append((number, name, given))
         if len(open_calls) == AT_ONCE or number == CALLS:
             for each in open_calls:
-                held(wire.answer(each[0], within=60), each)
+                held(wire.answer(each[0], within=120), each)
             open_calls.clear()
     for place in bad:
         asked = ("restore", "checkpoint", {"action": "restore", "id": known[-1], "target": place})
         wire.answers.pop("restore", None)
         wire.call(*asked[:2], **asked[2])
-        held(answer := wire.answer("restore", within=60), asked)
+        held(answer := wire.answer("restore", within=120), asked)
         assert "error" in answer or answer["result"]["isError"], asked
     wire.call("last", "checkpoint", action="restore", id=task, target=f"{tmp_path}/target.last")
     assert json.loads(wire.answer("last")["result"]["content"][0]["text"])["target"] == f"{tmp_path}/target.last"

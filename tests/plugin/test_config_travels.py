@@ -83,7 +83,7 @@ def test_instructions_skills_agents_commands_hooks_plugins_and_servers_act_in_a_
     script = [use("Skill", skill="review"), use("Bash", command="git status"), say("It is done.")]
     with fake_api(script) as api:
         task = front.json("submit", "/shout hello", env=at(api))["task_id"]
-        ended = front.until(task, "completed", "failed", "waiting", within=60)
+        ended = front.until(task, "completed", "failed", "waiting", within=120)
         assert ended["state"] == "completed", ended
         sent = told(api)
     for animal in ("FALCON", "OTTER", "HERON", "WALRUS", "BEAVER"):
@@ -117,13 +117,13 @@ def test_each_session_gets_what_there_is_when_it_starts(front: Front) -> None:
     write(front.user_home / ".claude/agents/tester.md", "---\nname: tester\ndescription: Tests like a HERON\n---\n")
     with fake_api([say("One.")]) as api:
         task = front.json("submit", "begin", env=at(api))["task_id"]
-        front.until(task, "completed", within=60)
+        front.until(task, "completed", within=120)
         assert "FALCON" in told(api)
     write(page, "Write like a LYNX.\n")
     (front.user_home / ".claude/agents/tester.md").unlink()
     with fake_api([say("Two.")]) as api:
         front.json("submit", "--to", task, "go on", env=at(api))
-        front.until(task, "completed", within=60)
+        front.until(task, "completed", within=120)
         assert "LYNX" in told(api)
         assert "FALCON" not in told(api)
         assert not (front.home / "tasks" / task / "home/.claude/agents").exists()
@@ -132,11 +132,11 @@ def test_each_session_gets_what_there_is_when_it_starts(front: Front) -> None:
     checkpoint = front.show(task)["checkpoints"][0]["checkpoint_id"]
     with fake_api([say("Three.")]) as api:
         fork = front.json("submit", "--from-checkpoint", checkpoint, "branch off", env=at(api))["task_id"]
-        front.until(fork, "completed", within=60)
+        front.until(fork, "completed", within=120)
         assert "MOOSE" in told(api)
     with fake_api([say("Four.")]) as api:
         front.run("recover", task, "--action", "restart", "--yes", env=at(api))
-        front.until(task, "completed", within=60)
+        front.until(task, "completed", within=120)
         assert "MOOSE" in told(api)
         assert "LYNX" not in told(api)
     first, second = (front.json("config", "diff", f"{task}.{number}")["carried"] for number in (1, 2))
@@ -149,7 +149,7 @@ def test_a_hook_that_will_not_act_is_named_in_the_log(front: Front) -> None:
     write(front.user_home / ".claude/settings.json", "{ broken")
     with fake_api([say("Done.")]) as api:
         task = front.json("submit", "begin", env=at(api))["task_id"]
-        front.until(task, "completed", within=60)
+        front.until(task, "completed", within=120)
     lines = [line["text"] for line in front.json("logs", task, "--grep", "hook:")["lines"]]
     assert any("error[HK110]" in line and "settings.json#/hooks/PreToolUse/0/hooks/0" in line for line in lines), lines
     assert not any("all valid" in line for line in lines)

@@ -16,7 +16,7 @@ def test_a_dead_session_is_listed_compared_verified_restored_resumed_and_forked(
     loopback: Loopback,
 ) -> None:
     task = cloud.submit("sh", "-c", WORK)
-    eventually(lambda: "life 1" in cloud.text("logs", task), within=60, what="the first life")
+    eventually(lambda: "life 1" in cloud.text("logs", task), within=120, what="the first life")
     first = cloud.json("checkpoint", "create", task, "-m", "by hand")["checkpoint_id"]
     cloud.run("session", "kill", task)
     assert of(loopback, task, live=True) == []
@@ -28,10 +28,10 @@ def test_a_dead_session_is_listed_compared_verified_restored_resumed_and_forked(
     cloud.run("resume", task, "--checkpoint-id", first, "--target", str(cloud.root / "home"))
     assert (cloud.root / "home" / "n").read_text() == "1\n"
     cloud.run("resume", task, "--checkpoint-id", first)
-    assert cloud.until(task, "completed", within=60)["session_id"] == f"{task}.2"
+    assert cloud.until(task, "completed", within=120)["session_id"] == f"{task}.2"
     assert cloud.git("show", f"refs/parhelia/{task}/2:n") == "2\n"
     said = cloud.run("run", "-d", "--json", "--from-checkpoint", first, "--", "sh", "-c", "cat n").stdout
     fork = json.loads(said)["task_id"]
-    cloud.until(fork, "completed", within=60)
+    cloud.until(fork, "completed", within=120)
     assert "1" in cloud.text("logs", fork, "--stream", "output").split()
     assert loopback.record()["unimplemented"] == []

@@ -61,7 +61,7 @@ def tasks(fronts: dict[str, Front], server: Loopback, waiting: subprocess.Popen[
     with ThreadPoolExecutor() as pool:
         found = dict(zip(names, pool.map(leave, names), strict=True))
     for task in found.values():
-        eventually(lambda task=task: of(server, task) and not of(server, task, live=True), within=60, what="the end")
+        eventually(lambda task=task: of(server, task) and not of(server, task, live=True), within=120, what="the end")
     return found
 
 
@@ -90,7 +90,7 @@ def test_any_later_command_goes_on_where_nobody_was_there(
 ) -> None:
     front, task = fronts["away"], tasks["away"]
     front.run("status", code=None)
-    front.until(task, "completed", within=60)
+    front.until(task, "completed", within=120)
     assert lives(front, task) == [(1, "lifetime"), (2, "agent-exit")]
     assert len(of(server, task)) == 2
 

@@ -57,7 +57,7 @@ def test_a_command_runs_on_modal_and_its_work_lands_as_a_branch(cloud: Front, lo
 def test_last_words_arrive_though_the_session_ended_between_two_looks(cloud: Front) -> None:
     cloud.env["PARHELIA_FAILPOINT"] = "watch.result:sleep=2"
     task = cloud.submit("sh", "-c", "echo first; sleep 4; echo last $((6 * 7))")
-    cloud.until(task, "completed", within=60)
+    cloud.until(task, "completed", within=120)
     assert "last 42" in cloud.text("logs", task)
 
 
@@ -146,7 +146,7 @@ def test_a_sandbox_that_vanishes_is_lost_and_keeps_what_was_seen(cloud: Front, l
 def test_a_lost_reply_to_submit_makes_one_sandbox_and_one_reservation(cloud: Front, loopback: Loopback) -> None:
     loopback.faults({"rpc": "SandboxCreateV2", "action": "lose", "times": 1, "status": "UNAVAILABLE"})
     task = cloud.submit("sh", "-c", "echo once; sleep 300")
-    cloud.until(task, "running", within=60)
+    cloud.until(task, "running", within=120)
     assert len(of(loopback, task)) == 1
     money = cloud.json("budget", "show")
     assert 0 < money["reserved_usd"] + money["spent_usd"] <= money["ceiling_usd"]
@@ -156,9 +156,9 @@ def test_a_lost_reply_to_submit_makes_one_sandbox_and_one_reservation(cloud: Fro
 def test_a_kill_ends_the_sandbox_whose_creation_was_never_answered(cloud: Front, loopback: Loopback) -> None:
     loopback.faults({"rpc": "SandboxCreateV2", "action": "lose"})
     task = cloud.submit("sh", "-c", "echo up; sleep 300")
-    eventually(lambda: of(loopback, task, live=True), within=60, what="the sandbox")
+    eventually(lambda: of(loopback, task, live=True), within=120, what="the sandbox")
     cloud.run("session", "kill", task, code=None)
-    assert cloud.until(task, "killed", within=60)["reserved_usd"] == 0
+    assert cloud.until(task, "killed", within=120)["reserved_usd"] == 0
     assert of(loopback, task, live=True) == []
 
 
@@ -167,12 +167,12 @@ def test_a_start_that_took_too_long_leaves_no_sandbox_whose_creation_was_never_a
 ) -> None:
     loopback.faults({"rpc": "SandboxCreateV2", "action": "lose"})
     task = cloud.submit("sh", "-c", "echo up; sleep 300")
-    eventually(lambda: of(loopback, task, live=True), within=60, what="the sandbox")
+    eventually(lambda: of(loopback, task, live=True), within=120, what="the sandbox")
     long_ago = timestamp(now() - timedelta(minutes=31))
     with contextlib.closing(sqlite3.connect(cloud.home / "parhelia.db")) as db:
         db.execute("UPDATE sessions SET created_at = ?", (long_ago,))
         db.commit()
-    ended = cloud.until(task, "failed", within=60)
+    ended = cloud.until(task, "failed", within=120)
     assert (ended["reason"], ended["reserved_usd"]) == ("start-timeout", 0)
     assert of(loopback, task, live=True) == []
 
@@ -187,7 +187,7 @@ def test_a_gpu_that_does_not_come_leaves_the_task_pending_and_says_why(cloud: Fr
     assert shown["state"] == "pending"
     eventually(lambda: "A10" in (cloud.show(task)["observed_why"] or ""), what="the reason")
     loopback.machines(True)
-    cloud.until(task, "completed", within=60)
+    cloud.until(task, "completed", within=120)
     assert len([one for one in of(loopback, task) if one["live"]]) == 0
 
 
@@ -204,7 +204,7 @@ def test_status_asks_through_the_controller_and_answers_in_time_while_modal_is_f
         assert seen["SandboxListV2"] > before.get("SandboxListV2", 0)
         return seen["AuthTokenGet"] == before["AuthTokenGet"]
 
-    eventually(asked_without_a_new_client, within=60, what="the controller to answer")
+    eventually(asked_without_a_new_client, within=120, what="the controller to answer")
     elsewhere = {"MODAL_SERVER_URL": "http://127.0.0.1:1"}
     assert not cloud.json("status", env=elsewhere, code=5)["providers"][1]["observed"]
     os.kill(loopback.pid, signal.SIGSTOP)

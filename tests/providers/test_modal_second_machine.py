@@ -23,12 +23,12 @@ def second(users: Callable[..., Front], first: Front) -> Front:
 
 def test_it_lists_reads_and_kills(cloud: Front, users: Callable[..., Front], loopback: Loopback) -> None:  # noqa: F811
     task = cloud.submit("sh", "-c", "echo seen from afar; sleep 300")
-    eventually(lambda: "seen from afar" in cloud.text("logs", task), within=60, what="the first output")
+    eventually(lambda: "seen from afar" in cloud.text("logs", task), within=120, what="the first output")
     other = second(users, cloud)
     assert other.json("reconcile")["adopted"] == [f"{task}.1"]
     assert other.show(task)["reserved_usd"] == cloud.show(task)["reserved_usd"] > 0
     assert [one["task_id"] for one in other.json("list")["tasks"]] == [task]
-    eventually(lambda: "seen from afar" in other.text("logs", task), within=60, what="the output there")
+    eventually(lambda: "seen from afar" in other.text("logs", task), within=120, what="the output there")
     other.run("session", "kill", task)
     assert of(loopback, task, live=True) == []
     assert cloud.until(task, "killed")["reserved_usd"] == 0
@@ -41,7 +41,7 @@ def test_it_recovers_what_was_lost_from_its_checkpoint(
     loopback: Loopback,
 ) -> None:
     task = cloud.submit("sh", "-c", COUNT)
-    eventually(lambda: "life 1" in cloud.text("logs", task), within=60, what="the first life")
+    eventually(lambda: "life 1" in cloud.text("logs", task), within=120, what="the first life")
     kept = cloud.json("checkpoint", "create", task)["checkpoint_id"]
     other = second(users, cloud)
     other.run("reconcile")
@@ -49,6 +49,6 @@ def test_it_recovers_what_was_lost_from_its_checkpoint(
     other.until(task, "lost")
     assert kept in other.text("checkpoint", "list", "--session", task)
     other.run("recover", task, "--action", "resume", "--yes")
-    done = other.until(task, "completed", within=60)
+    done = other.until(task, "completed", within=120)
     assert done["session_id"] == f"{task}.2"
-    eventually(lambda: "life 2" in other.text("logs", task), within=60, what="the second life")
+    eventually(lambda: "life 2" in other.text("logs", task), within=120, what="the second life")

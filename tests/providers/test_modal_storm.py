@@ -56,7 +56,7 @@ def storm(front: Front, loopback: Loopback, seed: int, tasks: int, rounds: int) 
         if turn < tasks:
             submitted.append(front.submit("sh", "-c", f"sleep 1; echo {turn} > out.txt"))
             if "SandboxCreateV2" in [rule["rpc"] for rule in rules]:
-                eventually(lambda before=created: creations(loopback) > before, within=60, what="the creation")
+                eventually(lambda before=created: creations(loopback) > before, within=120, what="the creation")
         if dice.random() < 0.3:
             kill_controller(front)
         if dice.random() < 0.2:
@@ -72,7 +72,7 @@ def storm(front: Front, loopback: Loopback, seed: int, tasks: int, rounds: int) 
         if shown["state"] == "completed":
             assert front.git("show", f"parhelia/{task}:out.txt") == f"{turn}\n"
     eventually(
-        lambda: not [one for task in submitted for one in of(loopback, task, live=True)], within=60, what="every end"
+        lambda: not [one for task in submitted for one in of(loopback, task, live=True)], within=120, what="every end"
     )
     money = front.json("budget", "show")
     assert money["reserved_usd"] == 0
