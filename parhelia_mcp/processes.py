@@ -36,6 +36,8 @@ class Stat(NamedTuple):
     """One row of the process table."""
 
     ppid: int
+    group: int
+    session: int
     state: str
     start: int
     ticks: int  # CPU of the process and of the children it has waited for
@@ -65,7 +67,7 @@ def stat(pid: int) -> Stat | None:
         os.close(descriptor)
     part = raw[raw.rindex(b")") + 2 :].split()
     ticks = sum(int(part[index]) for index in (11, 12, 13, 14))
-    return Stat(int(part[1]), part[0].decode(), int(part[19]), ticks, int(part[21]) * _PAGE)
+    return Stat(int(part[1]), int(part[2]), int(part[3]), part[0].decode(), int(part[19]), ticks, int(part[21]) * _PAGE)
 
 
 def identity(pid: int) -> Identity | None:
@@ -108,10 +110,12 @@ def members(session: str, roots: Iterable[int] = (), spare: Collection[int] = ()
     return {pid: rows[pid] for pid in found if pid in rows and pid not in spare and not rows[pid].dead}
 
 
-def descendants(pid: int) -> set[int]:
+def descendants(pid: int) -> dict[int, Stat]:
     """The living processes that descend from `pid`."""
     rows = table()
-    return {found for found in _tree(rows, {pid}) if found != pid and found in rows and not rows[found].dead}
+    return {
+        found: rows[found] for found in _tree(rows, {pid}) if found != pid and found in rows and not rows[found].dead
+    }
 
 
 def _tree(rows: dict[int, Stat], roots: set[int]) -> set[int]:
@@ -126,21 +130,29 @@ def _tree(rows: dict[int, Stat], roots: set[int]) -> set[int]:
     return roots
 
 
-def end(find: Callable[[], Collection[int]], *, within_s: float = 5.0) -> set[int]:
-    """SIGKILL whatever `find` finds until ten scans in a row find nothing; returns what was left after `within_s`."""
+def end(
+    find: Callable[[], Mapping[int, Stat]], *, spare: Collection[int] = (), within_s: float = 5.0
+) -> Collection[int]:
+    """SIGKILL whatever `find` finds until ten scans in a row find nothing; returns what was left after `within_s`.
+
+    Process groups go as a whole, which nothing that forks can outrun, but for those that we or `spare` are in.
+    """
     deadline = time.monotonic() + within_s
+    kept = {0, os.getpgrp(), *(row.group for row in map(stat, spare) if row)}
+    groups: set[int] = set()
     clean = 0
     while clean < CLEAN_SCANS:
-        left = set(find())
+        left = find()
         clean = 0 if left else clean + 1
         if left and time.monotonic() > deadline:
             return left
-        send(sorted(left, reverse=True), signal.SIGKILL)
-    return set()
+        groups |= {row.group for row in left.values()} - kept
+        send([*(-group for group in groups), *sorted(left, reverse=True)], signal.SIGKILL)
+    return ()
 
 
 def send(pids: Iterable[int], number: signal.Signals) -> None:
-    """Signal each process; one that is gone, or is not ours, is passed over."""
+    """Signal each process, or with a negative number each group; one that is gone, or is not ours, is passed over."""
     for pid in pids:
         try:
             os.kill(pid, number)

@@ -55,7 +55,7 @@ class Front:
         stdin: bytes = b"",
         cwd: Path | None = None,
         env: dict[str, str] | None = None,
-        timeout: float = 60,
+        timeout: float = 120,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a command and hold it to its exit code (None: any). Nothing may ever print a traceback."""
         done = subprocess.run(
@@ -135,10 +135,13 @@ class Front:
 
 
 def eventually(look: Callable[[], Any], *, within: float = 120, what: str = "it") -> Any:
-    """The first true answer of `look`; fails when none comes in time."""
+    """The first true answer of `look`; fails when none comes in time.
+
+    It rests twice as long as it looks: a look is often a whole process, and must not starve what it waits for.
+    """
     deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
+    while (began := time.monotonic()) < deadline:
         if answer := look():
             return answer
-        time.sleep(0.03)
+        time.sleep(min(0.5, max(0.03, 2 * (time.monotonic() - began))))
     raise AssertionError(f"waited {within} s for {what}")

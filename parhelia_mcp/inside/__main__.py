@@ -88,7 +88,7 @@ def guard(runner: int, session_dir: Path, lifetime: float) -> int:
 REFUSED = 75  # another runner has this session: what it does and records is not touched
 
 
-def _reaped(found: set[int]) -> set[int]:
+def _reaped(found: dict[int, processes.Stat]) -> dict[int, processes.Stat]:
     while True:
         try:
             if os.waitpid(-1, os.WNOHANG)[0] == 0:

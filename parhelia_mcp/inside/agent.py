@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -124,9 +124,13 @@ class Room:
         self.active_at = time.monotonic()
         self.changed()
 
-    def left(self) -> set[int]:
+    def left(self) -> Mapping[int, processes.Stat]:
         """The session's living processes but the runner's own: all that `spawn` led to, and the terminal."""
-        return set(processes.members(self.spec.session, {os.getpid()}, self.spared))
+        return processes.members(self.spec.session, {os.getpid()}, self.spared)
+
+    def end_left(self) -> Collection[int]:
+        """End them; returns those that are still there."""
+        return processes.end(self.left, spare=self.spared)
 
     async def spawn(
         self,

@@ -67,7 +67,7 @@ class Command:
         await anyio.sleep(DRAIN_S)
         left = self._room.left()
         self._room.emit("warning", f"the command left processes behind that hold its output; {len(left)} are ended")
-        await anyio.to_thread.run_sync(processes.end, self._room.left)
+        await anyio.to_thread.run_sync(self._room.end_left)
 
     def _unstartable(self, code: int, why: str) -> End:
         what = shown(self._argv[:1])

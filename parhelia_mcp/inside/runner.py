@@ -298,7 +298,7 @@ class Runner:
                 await self.wake.wait()
                 return
             self.emit("warning", "the agent did not end when it was asked to: it is killed")
-        await anyio.to_thread.run_sync(processes.end, room.left)
+        await anyio.to_thread.run_sync(room.end_left)
         with anyio.move_on_after(5):
             await self.wake.wait()
 
@@ -325,7 +325,7 @@ class Runner:
         room = self.room
         if room:
             await anyio.to_thread.run_sync(self.checkpoints.see)
-        left = await anyio.to_thread.run_sync(processes.end, room.left) if room else set()
+        left = await anyio.to_thread.run_sync(room.end_left) if room else ()
         if left:
             self.emit("warning", f"{len(left)} processes are still there after SIGKILL", pids=sorted(left))
         if end is not None and self.agent is not None:

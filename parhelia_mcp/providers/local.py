@@ -184,7 +184,7 @@ class LocalSandbox:
         try:
             out, err = child.communicate(stdin, timeout=deadline)
         except subprocess.TimeoutExpired:
-            processes.end(lambda: processes.descendants(os.getpid()) & _session_of(child.pid))
+            processes.end(lambda: _session_of(child.pid))
             child.communicate()
             what = f"{argv[0]} did not end within {deadline:g} s and was ended."
             raise Unreachable("exec-timeout", what, f"parhelia status {self._name}") from None
@@ -235,8 +235,10 @@ class LocalSandbox:
         """The runner goes first, so that what it leaves falls to the guard, whatever it did to its environment."""
         runtime = self._state().get("runtime")
         guards = {who.pid for who in self._guards()} | {os.getpid()}
-        left = processes.end(lambda: self._members(guards), within_s=deadline / 2)
-        left |= processes.end(lambda: self._members({os.getpid()}), within_s=deadline / 2)
+        left = [
+            *processes.end(lambda: self._members(guards), spare=guards, within_s=deadline / 2),
+            *processes.end(lambda: self._members({os.getpid()}), within_s=deadline / 2),
+        ]
         if left or self.poll() is None:
             what = f"Processes of {self._name} are still there after SIGKILL: {sorted(left)}."
             raise Unreachable("not-ended", what, f"parhelia kill {self._name}")
@@ -252,8 +254,8 @@ class LocalSandbox:
     def cost(self, *, deadline: float = DEADLINE) -> None:
         """Nobody bills it."""
 
-    def _members(self, spare: set[int]) -> set[int]:
-        return set(processes.members(self._name, [who.pid for who in self._known()], spare))
+    def _members(self, spare: set[int]) -> Mapping[int, processes.Stat]:
+        return processes.members(self._name, [who.pid for who in self._known()], spare)
 
 
 def _passed(environment: Mapping[str, str]) -> dict[str, str]:
@@ -268,16 +270,9 @@ def _identities(record: Mapping[str, Any], name: str) -> list[processes.Identity
     return [processes.Identity(**record[name])] if record.get(name) else []
 
 
-def _session_of(leader: int) -> set[int]:
-    """The processes of the session that `leader` leads."""
-    found = set()
-    for pid in processes.table():
-        try:
-            if os.getsid(pid) == leader:
-                found.add(pid)
-        except ProcessLookupError:
-            continue
-    return found
+def _session_of(leader: int) -> dict[int, processes.Stat]:
+    """The living processes of the session that `leader` leads."""
+    return {pid: row for pid, row in processes.table().items() if row.session == leader and not row.dead}
 
 
 def _gpus() -> tuple[str, ...]:

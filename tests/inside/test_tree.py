@@ -98,7 +98,8 @@ def test_a_fork_storm_that_clears_its_environment_is_ended(session: Session) -> 
     session.start(sys.executable, "-c", STORM, session.name)
     session.wait_output(b"ready")
     session.sandbox.terminate()
-    assert not named(session.name)
+    for _ in range(50):  # one look can miss what forks every 2 ms
+        assert not named(session.name)
 
 
 def test_sigterm_to_the_sandbox_lets_the_command_finish_and_keeps_its_work(session: Session) -> None:
