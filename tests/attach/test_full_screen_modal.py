@@ -50,7 +50,7 @@ def test_a_full_screen_session_on_modal_is_asked_and_left(tmp_path: Path, person
         waiting_for(house, task, "your next message")
         someone.type("/exit")
         done = house.until(task, "completed", "failed", within=120)
-        assert (done["state"], done["reason"]) == ("completed", "agent-exit")
+        assert (done["state"], done["reason"]) == ("completed", "agent-exit"), done
         assert house.git("show", f"parhelia/{task}:who.txt").split() == [agent]
         assert '\\"Which colour?\\"=\\"blue\\"' in json.dumps(api.messages[-1].body["messages"])
         assert {seen.token for seen in api.messages} == {KEY}
@@ -72,7 +72,7 @@ def test_a_conversation_on_modal_is_taken_over_and_handed_back(tmp_path: Path, p
         someone.see("The person is heard.")
         someone.type("/exit")
         done = house.until(task, "completed", "failed", within=120)
-        assert (done["state"], done["reason"]) == ("completed", "agent-exit")
+        assert (done["state"], done["reason"]) == ("completed", "agent-exit"), done
         assert house.git("show", f"parhelia/{task}:who.txt").split() == [agent]
         history = json.dumps(api.messages[-1].body["messages"])
         assert all(words in history for words in ("Do it another way.", "handed it back"))

@@ -35,7 +35,7 @@ class Sandboxes:
         for source in request.secret_sources:
             env |= self._secret(source.secret_id) if source.secret_id else dict(source.env.contents)
         sandbox = self._new(request, new_id("sb", 26, _ULID), new_id("ta", 25, _ULID) + "V", env)
-        await self._place(sandbox)
+        await asyncio.shield(self._later(self._place(sandbox)))  # one who hangs up gets a whole sandbox all the same
         access = api_pb2.CommandRouterAccess(url=self.world.url, jwt=token())
         return api_pb2.SandboxCreateV2Response(
             sandbox_id=sandbox.id, task_id=sandbox.task_id, command_router_access=access
@@ -138,10 +138,11 @@ class Sandboxes:
             await sandbox.box.entry.process.wait()
             kept.save_sandbox(self.world, sandbox)
 
-    def _later(self, work: object) -> None:
+    def _later(self, work: object) -> asyncio.Future[None]:
         task = asyncio.ensure_future(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        return task
 
     # look
 

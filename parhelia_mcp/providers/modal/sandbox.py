@@ -23,6 +23,7 @@ REMOTE = "parhelia_mcp.inside.remote"
 NO_FILE, OUTSIDE, SILENT, WHOLE = 44, 45, 46, -1  # the exit codes and the LIMIT of that program
 GONE = Exit(None, "vanished")
 PIECE = 1 << 20
+BEGUN_S = 30.0  # within which a program has begun; the SDK waits for ever for a sandbox that is not placed
 T = TypeVar("T")
 
 
@@ -127,7 +128,8 @@ class ModalSandbox:
         stdout: Callable[[bytes], Any],
         deadline: float,
     ) -> tuple[int, bytes]:
-        process = await box.exec.aio(*argv, text=False, timeout=max(1, int(deadline) + 1))
+        async with asyncio.timeout(min(deadline, BEGUN_S)):
+            process = await box.exec.aio(*argv, text=False, timeout=max(1, int(deadline) + 1))
 
         async def feed() -> None:
             async for piece in stdin:
