@@ -137,11 +137,11 @@ class Front:
 def eventually(look: Callable[[], Any], *, within: float = 120, what: str = "it") -> Any:
     """The first true answer of `look`; fails when none comes in time.
 
-    It rests twice as long as it looks: a look is often a whole process, and must not starve what it waits for.
+    It rests three times as long as it looks: a look is often a whole process, and must not starve what it waits for.
     """
     deadline = time.monotonic() + within
     while (began := time.monotonic()) < deadline:
         if answer := look():
             return answer
-        time.sleep(min(0.5, max(0.03, 2 * (time.monotonic() - began))))
+        time.sleep(min(1.0, max(0.03, 3 * (time.monotonic() - began))))
     raise AssertionError(f"waited {within} s for {what}")

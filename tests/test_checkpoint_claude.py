@@ -93,7 +93,7 @@ def killed_in_a_tool_call(front: Front, tmp_path: Path, harm: Callable[[Path], N
     with fake_api([say("I begin.") + use("Bash", command="git status"), use("Bash", command=wait)]) as api:
         task = front.json("submit", "the magic word is xyzzy", env=at(api))["task_id"]
         folder = front.home / "tasks" / task
-        eventually(lambda: (folder / "workspace/first.txt").exists(), within=40, what="the tool call")
+        eventually(lambda: (folder / "workspace/first.txt").exists(), within=120, what="the tool call")
         agent = json.loads((folder / "sessions/1/state.json").read_text())["agent"]["pid"]
         os.kill(agent, signal.SIGSTOP)
         (conversation,) = folder.glob("home/.claude/projects/*/*.jsonl")

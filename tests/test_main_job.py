@@ -261,7 +261,7 @@ def test_two_hundred_megabytes_of_output_stay_out_of_memory(users: Callable[...,
     front = users()
     front.repository()
     task = front.submit("sh", "-c", "head -c 200000000 /dev/zero | tr '\\0' 'x' | fold -w 99; echo last")
-    front.until(task, "completed", within=90)
+    front.until(task, "completed", within=120)
     watched = subprocess.run(
         [
             "/usr/bin/env",

@@ -120,7 +120,7 @@ def test_a_provider_that_does_not_answer_is_a_partition_and_ends_nothing(cloud: 
     assert found["cause"] == "partition"
     assert {"agent-hung", "container-frozen"} <= {each["cause"] for each in found["ruled_out"]} or found["evidence"]
     loopback.faults()
-    assert cloud.until(task, "running", within=40)["session_id"] == f"{task}.1"
+    assert cloud.until(task, "running", within=120)["session_id"] == f"{task}.1"
     cloud.run("session", "kill", task)
 
 

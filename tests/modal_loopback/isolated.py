@@ -115,7 +115,8 @@ class Isolated:
         finally:
             os.close(ready)
         outer = self.entry.process.pid
-        self.pid = int(Path(f"/proc/{outer}/task/{outer}/children").read_text().split()[0])
+        children = Path(f"/proc/{outer}/task/{outer}/children").read_text().split()
+        self.pid = int(children[0]) if children else 0  # 0: what it ran has ended already
 
     async def run(self, argv: list[str], env: Mapping[str, str], workdir: str, name: str) -> Process:
         enter = ["nsenter", "-t", str(self.pid), "-m", "-p", "-n", "-r", f"-w{workdir}", "--"]

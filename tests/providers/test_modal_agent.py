@@ -39,7 +39,7 @@ def test_claude_code_works_as_a_user_that_cannot_find_the_key(cloud: Front, loop
         loopback.egress(urlsplit(api.url).port)
         keys = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": api.url}
         task = cloud.json("submit", "look", env={**keys, "PARHELIA_AGENT_COMMAND": str(claude_path())})["task_id"]
-        cloud.until(task, "completed", within=90)
+        cloud.until(task, "completed", within=120)
         assert {request.token for request in api.messages} == {KEY}
     user = agent_of(loopback)
     assert cloud.git("show", f"parhelia/{task}:who.txt").split() == [user]

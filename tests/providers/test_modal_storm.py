@@ -65,7 +65,7 @@ def storm(front: Front, loopback: Loopback, seed: int, tasks: int, rounds: int) 
         time.sleep(0.2)
     loopback.faults()
     for turn, task in enumerate(submitted):
-        shown = front.until(task, *ENDED, within=90)
+        shown = front.until(task, *ENDED, within=120)
         assert shown["state"] == "completed" or task in killed, (seed, shown)
         assert shown["reserved_usd"] == 0
         assert len(of(loopback, task)) <= 1, "doubled"
