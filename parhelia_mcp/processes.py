@@ -138,7 +138,7 @@ def end(
     Process groups go as a whole, which nothing that forks can outrun, but for those that we or `spare` are in.
     """
     deadline = time.monotonic() + within_s
-    kept = {0, os.getpgrp(), *(row.group for row in map(stat, spare) if row)}
+    kept = {0, 1, os.getpgrp(), *(row.group for row in map(stat, spare) if row)}  # kill(-1) is everybody
     groups: set[int] = set()
     clean = 0
     while clean < CLEAN_SCANS:
