@@ -240,7 +240,9 @@ def test_an_api_that_has_no_room_is_named_while_the_agent_tries_again(
     front = users(PATH=f"{claude_path().parent}:/usr/bin:/bin", ANTHROPIC_API_KEY="sk-ant-the-key-of-a-test")
     front.repository()
     room = threading.Event()
-    refusal = fail(status, kind, "not now", retry=True).but(times=0, when=lambda _: not room.is_set())
+    patient_client = {"retry-after": "10"}  # it tries ten times: a slow machine must not see it give up
+    refused = fail(status, kind, "not now", retry=True).but(headers=patient_client, times=0)
+    refusal = refused.but(when=lambda _: not room.is_set())
     with fake_api([refusal, say("It is done.")]) as api:
         front.env["ANTHROPIC_BASE_URL"] = api.url
         task = front.json("submit", "change it")["task_id"]
@@ -250,6 +252,33 @@ def test_an_api_that_has_no_room_is_named_while_the_agent_tries_again(
         said = Patient.of(front, task).typed(found["next"])  # follows the log until the task has ended
         assert "It is done." in said
         assert front.show(task)["state"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "cause", "headers"),
+    [
+        (429, "rate_limit_error", "rate-limited", {"x-should-retry": "false"}),
+        (529, "overloaded_error", "api-overloaded", {"retry-after": "1"}),  # it tries again whatever the header above says
+    ],
+)
+def test_an_agent_that_gave_up_on_an_api_without_room_is_resumed_when_there_is_room(
+    users: Callable[..., Front], status: int, kind: str, cause: str, headers: dict[str, str]
+) -> None:
+    front = users(PATH=f"{claude_path().parent}:/usr/bin:/bin", ANTHROPIC_API_KEY="sk-ant-the-key-of-a-test")
+    front.repository()
+    room = threading.Event()
+    refused = fail(status, kind, "not now").but(headers=headers, times=0)
+    with fake_api([refused.but(when=lambda _: not room.is_set()), say("It is done.")]) as api:
+        front.env["ANTHROPIC_BASE_URL"] = api.url
+        task = front.json("submit", "change it")["task_id"]
+        front.until(task, "failed")
+        patient = Patient.of(front, task)
+        found = patient.diagnosis()
+        assert (found["cause"], found["confidence"]) == (cause, "certain")
+        assert str(status) in found["what"]
+        room.set()
+        patient.typed(found["next"].removeprefix("sleep 60; "))  # there is room already
+        assert front.until(task, "completed", "failed")["state"] == "completed"
 
 
 def test_the_wizard_asks_with_numbers_and_does_what_is_chosen(front: Front, repo: Path) -> None:

@@ -239,3 +239,14 @@ def test_a_person_who_waits_sees_the_image_being_built_and_the_upload(cloud: Fro
     assert re.search(r"sending the workspace: [\d.]+ MB of 4\.\d MB", shown), shown
     assert "\x1b[K" not in shown[shown.index("done\n") :], "the line is gone before the output comes"
     assert "\x1b" not in cloud.text("logs", cloud.json("list")["tasks"][0]["task_id"])
+
+
+def test_a_command_that_leaves_while_modal_is_asked_for_a_token_says_nothing_of_it(
+    cloud: Front, loopback: Loopback
+) -> None:
+    loopback.faults({"rpc": "AuthTokenGet", "action": "hang"})
+    task = cloud.submit("sh", "-c", "echo up")
+    shown = cloud.run("task", "show", task, "--json")  # held to have no traceback
+    assert shown.stderr == b""
+    loopback.faults()
+    cloud.until(task, "completed", within=120)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -81,6 +82,8 @@ def _leave_in_order() -> None:
 
 
 def _cancel_all() -> None:
+    logging.getLogger("asyncio").disabled = True  # what the SDK leaves undone then is no failure of the command
+
     async def cancel() -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
