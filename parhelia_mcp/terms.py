@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from parhelia_mcp import credentials
+from parhelia_mcp import credentials, prices
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Refused, Unreachable, Usage
 from parhelia_mcp.model import Sizes, dollars
@@ -17,6 +17,7 @@ from parhelia_mcp.spec import Agent, CheckpointPolicy, Limits
 
 PROVIDERS = ("local", "modal")
 ALIASES = {"A10G": "A10"}
+MOST_GPUS = 64
 
 
 def sizes_for(
@@ -24,7 +25,7 @@ def sizes_for(
 ) -> Sizes:
     """Sizes with the provider's defaults. 0 GiB means no limit (local, unless asked).
 
-    Raises Usage `unknown-provider`, Refused `gpu-unavailable`.
+    Raises Usage `unknown-provider`, `bad-gpu-count`; Refused `gpu-unavailable`, that not without `check_gpu`.
     """
     if provider not in PROVIDERS:
         raise Usage(
@@ -34,12 +35,9 @@ def sizes_for(
         )
     section = ctx.loaded.config.modal
     local = provider == "local"
-    kind = None
-    if gpu and gpu.lower() != "none":
-        name, _, count = gpu.upper().partition(":")
-        kind = ALIASES.get(name, name) + (f":{count}" if count else "")
-        if check_gpu:
-            _check_gpu(ctx, provider, kind)
+    kind = gpu_name(gpu)
+    if kind and check_gpu and (refusal := gpu_refusal(ctx, provider, kind)):
+        raise refusal
     return Sizes(
         cpu or (float(os.cpu_count() or 1) if local else section.cpu),
         memory or (0.0 if local else section.memory),
@@ -47,25 +45,43 @@ def sizes_for(
     )
 
 
-def _check_gpu(ctx: Context, provider: str, kind: str) -> None:
-    offered = ctx.provider(provider).properties.gpus
-    if kind.partition(":")[0] in offered:
-        return
-    if provider == "local":
-        what = f"This machine has {', '.join(offered)}" if offered else "This machine has no GPU"
-        raise Refused(
-            "gpu-unavailable",
-            f"{what}, so {kind} is not to be had on local; nothing was started.",
-            f"--provider modal --gpu {kind}, or leave --gpu out",
+def gpu_name(gpu: str | None) -> str | None:
+    """`NAME` or `NAME:COUNT` as prices and providers call it; None for `none`. Raises Usage `bad-gpu-count`."""
+    if not gpu or gpu.lower() == "none":
+        return None
+    name, colon, count = gpu.upper().partition(":")
+    if colon and not (count.isdecimal() and 0 < int(count) <= MOST_GPUS):
+        raise Usage(
+            "bad-gpu-count", f"{gpu[:40]!r} names no number of GPUs from 1 to {MOST_GPUS}.", f"--gpu {name[:40]}:2"
         )
+    return ALIASES.get(name, name) + (f":{count}" if count else "")
+
+
+def gpu_refusal(ctx: Context, provider: str, kind: str) -> Refused | None:
+    """Why the provider cannot give this GPU, with what comes near; None where it can."""
+    name, offered = kind.partition(":")[0], ctx.provider(provider).properties.gpus
+    if name in offered:
+        return None
+    local = provider == "local"
+    if local and name in _priced(ctx):
+        has = f"This machine has {', '.join(offered)}" if offered else "This machine has no GPU"
+        there = f"--provider modal --gpu {kind}, or " if name in ctx.provider("modal").properties.gpus else ""
+        what, hint = f"{has}, so {kind} is not to be had on local; nothing was started.", f"{there}leave --gpu out"
+        return Refused("gpu-unavailable", what, hint)
     import difflib
 
-    near = difflib.get_close_matches(kind, offered, n=1, cutoff=0.3) or offered
-    raise Refused(
-        "gpu-unavailable",
-        f"{provider} has no GPU {kind}; it has {', '.join(offered)}. Nothing was started.",
-        f"--gpu {near[0]}",
+    names = _priced(ctx) if local else offered
+    near = difflib.get_close_matches(name, names, n=1)
+    guess = f" Did you mean {near[0]}?" if near else ""
+    what = (
+        f"There is no GPU {kind[:40]}" if local else f"{provider} has no GPU {kind[:40]}; it has {', '.join(offered)}"
     )
+    return Refused("gpu-unavailable", f"{what}.{guess} Nothing was started.", f"--gpu {(near or names)[0]}")
+
+
+def _priced(ctx: Context) -> list[str]:
+    """The GPUs that have a price: the table's, and the user's own."""
+    return list(prices.rates(ctx.loaded.config.prices)["gpu"]) + list(prices.GPU_ALIASES)
 
 
 def agent_for(

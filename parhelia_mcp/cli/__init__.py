@@ -105,9 +105,9 @@ def _run(argv: list[str], as_json: bool, interruptions: list[int]) -> int:
     except click.exceptions.Exit as done:
         code = done.exit_code
     except click.exceptions.NoArgsIsHelpError as asked:
-        code = _failed(_usage(asked), as_json, argv) if as_json else render.out(asked.ctx.get_help())
+        code = _failed(_usage(asked, argv), as_json, argv) if as_json else render.out(asked.ctx.get_help())
     except click.ClickException as problem:
-        code = _failed(_usage(problem), as_json, argv)
+        code = _failed(_usage(problem, argv), as_json, argv)
     except (KeyboardInterrupt, click.Abort):
         code = 130
     except SystemExit as ended:
@@ -163,14 +163,26 @@ def _failed(problem: Problem, as_json: bool, argv: list[str]) -> int:
     return 125 if argv[:1] == ["run"] else problem.exit_code
 
 
-def _usage(problem: click.ClickException) -> Usage:
+def _usage(problem: click.ClickException, argv: list[str]) -> Usage:
     """Click's complaint in our form, with the command's own help as the next step."""
     context = getattr(problem, "ctx", None)
-    path = context.command_path if context else "parhelia"
+    path = context.command_path if context else _path(argv)
     message = problem.format_message()
     near = getattr(problem, "possibilities", None)
     hint = f"{path} {sorted(near)[0]}" if near else f"{path} --help"
     return Usage("usage", message.splitlines()[0] if message else "This command line is not complete.", hint)
+
+
+def _path(argv: list[str]) -> str:
+    """The command that was typed, for a complaint that does not say which one it is about."""
+    command: click.Command | None = parhelia
+    words = ["parhelia"]
+    for word in argv:
+        command = command.get_command(click.Context(command), word) if isinstance(command, click.Group) else None
+        if command is None:
+            break
+        words.append(word)
+    return " ".join(words)
 
 
 def _unexpected(fault: Exception, argv: list[str]) -> Problem:

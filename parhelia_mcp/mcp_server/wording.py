@@ -46,7 +46,18 @@ _CALLS = tuple(
 )
 _RAISE = re.compile(r"(?:ask the person to type: )?parhelia budget set (\d+(?:\.\d+)?)")
 _FLAG = re.compile(r'--(?:force\b|([a-z][a-z-]*)(?: ("[^"]*"|[^\s,;)"]*[^\s,;.)"]))?)')
-_FLAGS = {"gpu", "cpu", "memory", "timeout-hours", "max-usd", "provider", "region", "workspace", "model"}
+_FLAGS = {
+    "gpu",
+    "cpu",
+    "memory",
+    "timeout-hours",
+    "max-usd",
+    "provider",
+    "region",
+    "workspace",
+    "model",
+    "idempotency-key",
+}
 _FLAGS |= {"status", "from-checkpoint", "to", "tail", "grep", "stream", "cursor"}
 
 

@@ -63,7 +63,7 @@ def task(result: verbs.show.Result) -> str:
             ("cpu", f"{result.cpu:g}"),
             ("created", f"{result.created_at} ({age(result.created_at)} ago)"),
             ("started", result.started_at),
-            ("ends by", result.deadline if not result.ended_at else None),
+            ("ends by", result.ends_by),
             ("ended", ended),
             ("exit code", str(result.exit_code) if result.exit_code is not None else None),
             (

@@ -65,6 +65,7 @@ def estimate(result: verbs.estimate.Result) -> str:
     lines = [
         f"up to {money(result.estimate_usd)} on {result.offers[0].provider}, "
         + (f"{money(result.remaining_usd)} would remain" if result.fits else f"refused: {result.note}"),
+        *([f"note: {result.note}"] if result.fits and result.note else ()),
         f"{rates.model}{listed}, a million tokens: "
         + ", ".join(f"{name.replace('_', ' ')} {money(getattr(rates, name))}" for name in columns),
         *filter(None, map(_sources, result.offers)),

@@ -69,7 +69,7 @@ class Result(BaseModel):
     compute_usd: float
     tokens_usd: float
     remaining_usd: float  # after it
-    fits: bool
+    fits: bool  # into the budget; `note` says where the provider lacks the GPU
     note: str | None
     next: str
     offers: list[Offer]
@@ -93,7 +93,10 @@ def run(ctx: Context, request: Request) -> Result:
     hours = _hours(ctx, request, wanted[0])
     asked = [_asked(ctx, request, provider, hours) for provider in wanted]
     offers = [_offer(ctx, provider, each) for provider, each in zip(wanted, asked, strict=True)]
+    kind = asked[0].sizes.gpu
+    absent = terms.gpu_refusal(ctx, wanted[0], kind) if kind else None
     refusal = _refused(ctx, request, wanted[0], asked[0])
+    warning = refusal or absent
     total = asked[0].cost.total
     return Result(
         estimate_usd=dollars(total),
@@ -101,8 +104,8 @@ def run(ctx: Context, request: Request) -> Result:
         tokens_usd=offers[0].tokens_usd,
         remaining_usd=dollars(budget.standing(ctx).remaining - total),
         fits=refusal is None,
-        note=refusal.message if refusal else None,
-        next=refusal.hint if refusal else "parhelia submit with the same sizes",
+        note=warning.message if warning else None,
+        next=warning.hint if warning else "parhelia submit with the same sizes",
         offers=offers,
         hours=hours,
         model=_rates(request.model or settings.agent.model, settings.prices),

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from parhelia_mcp import billing, budget, controller, follow
 from parhelia_mcp.context import Context
-from parhelia_mcp.model import State, dollars
+from parhelia_mcp.model import State, dollars, timestamp
 from parhelia_mcp.plain import clean, line
 from parhelia_mcp.store import Session
 
@@ -37,6 +37,7 @@ class Result(BaseModel):
     created_at: str
     started_at: str | None
     ended_at: str | None
+    ends_by: str | None  # when its agent is ended and the work kept; the sandbox is gone by `deadline`
     deadline: str | None
     spent_usd: float
     reserved_usd: float
@@ -93,6 +94,7 @@ def result(ctx: Context, session: Session) -> Result:
         created_at=session.created_at,
         started_at=session.started_at,
         ended_at=session.ended_at,
+        ends_by=timestamp(follow.ends_at(session)) if session.live and session.started_at else None,
         deadline=session.deadline,
         spent_usd=dollars(spent.spent),
         reserved_usd=dollars(spent.reserved),

@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
@@ -77,7 +77,7 @@ def run(ctx: Context, request: Request, *, agreed: int = 0, by_person: bool = Fa
         return _say(ctx, request, by_person)
     _one_job(request)
     if request.idempotency_key and (known := ctx.store.by_key(request.idempotency_key)):
-        return answer(ctx, ctx.store.newest(known.id), note=KNOWN)
+        return _again(ctx, request, known)
     provider = request.provider or settings.provider
     asked = _asked(ctx, request, provider, agreed)
     note = _notes(_shorter(ctx, request, asked), _small(ctx, request, asked))
@@ -90,9 +90,32 @@ def run(ctx: Context, request: Request, *, agreed: int = 0, by_person: bool = Fa
     session = _store(ctx, request, task_id, provider, asked, agent)
     if session.task != task_id:
         shutil.rmtree(ctx.task_dir(task_id), ignore_errors=True)
-        return answer(ctx, session, note=KNOWN)
+        return _again(ctx, request, ctx.store.task(session.task))
     started = launch(ctx, session)
     return started.model_copy(update={"note": _notes(note, started.note)})
+
+
+def _again(ctx: Context, request: Request, known: Task) -> Result:
+    """The task that this key started. Raises Refused `key-reused` where something else is asked for now."""
+    asked = {"prompt": request.prompt, "command": tuple(request.command) if request.command else None, **_kept(request)}
+    was = {"prompt": known.prompt, "command": known.command, **known.request}
+    names = (asked.keys() | was.keys()) - {"workspace", "dry_run"}
+    other = sorted(name for name in names if asked.get(name) != was.get(name))
+    if not request.from_checkpoint and known.source != str(_source(ctx, request).resolve()):
+        other.append("workspace")
+    if other:
+        raise Refused(
+            "key-reused",
+            f"The idempotency key {request.idempotency_key!r} started {known.id}, which was asked for with another"
+            f" {', '.join(other)}; nothing was started.",
+            f"another --idempotency-key; parhelia task show {known.id}",
+        )
+    return answer(ctx, ctx.store.newest(known.id), note=KNOWN)
+
+
+def _kept(request: Request) -> dict[str, Any]:
+    """What the task's row keeps of its request beside the prompt or command."""
+    return request.model_dump(exclude_none=True, exclude={"prompt", "command"})
 
 
 def _small(ctx: Context, request: Request, asked: sessions.Asked) -> str | None:
@@ -188,7 +211,7 @@ def _store(
             source=given.source,
             repository=given.repository,
             idempotency_key=request.idempotency_key,
-            request=request.model_dump(exclude_none=True, exclude={"prompt", "command"}),
+            request=_kept(request),
         )
         spec = Spec(
             task=task_id,
@@ -229,12 +252,21 @@ class _Given:
 
 
 def _pack(ctx: Context, request: Request, directory: Path) -> _Given:
-    source = Path(request.workspace).expanduser() if request.workspace else ctx.cwd
-    source = source if source.is_absolute() else ctx.cwd / source
+    source = _source(ctx, request)
+    if ctx.home.resolve() in (real := source.resolve(), *real.parents):
+        raise Refused(
+            "workspace-is-ours",
+            f"{source} lies in Parhelia's own files ({ctx.home}); nothing was started.",
+            "--workspace DIR, a directory of your own; a task's work comes home with parhelia pull ID",
+        )
     packed = workspace.pack(source, directory, cache=files.private_dir(ctx.home / "repos"))
     sources = [(f"sessions/1/{name}", str(path)) for name, path in packed.sources]
     repository = str(packed.repository) if packed.repository else None
     return _Given(packed.workspace, sources, str(source.resolve()), repository)
+
+
+def _source(ctx: Context, request: Request) -> Path:
+    return ctx.cwd / Path(request.workspace).expanduser() if request.workspace else ctx.cwd
 
 
 def _fork(ctx: Context, checkpoint: str, task_id: str) -> _Given:
@@ -293,7 +325,8 @@ def remaining(ctx: Context) -> float:
 
 
 def _estimate(ctx: Context, provider: str, asked: sessions.Asked, note: str | None) -> Result:
-    refusal, total = sessions.refusal(ctx, provider, asked), asked.cost.total + asked.cost.later
+    absent = asked.sizes.gpu and terms.gpu_refusal(ctx, provider, asked.sizes.gpu)
+    refusal, total = absent or sessions.refusal(ctx, provider, asked), asked.cost.total + asked.cost.later
     return Result(
         task_id=None,
         session_id=None,

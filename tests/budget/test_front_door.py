@@ -44,9 +44,19 @@ def test_what_the_table_does_not_know_has_the_highest_price(front: Front) -> Non
     known = front.json("budget", "estimate", "--provider", "modal", "--gpu", "B300")
     unknown = front.json("budget", "estimate", "--provider", "modal", "--gpu", "Z9", "--model", "gpt-12")
     assert unknown["compute_usd"] == known["compute_usd"]
+    assert "modal has no GPU Z9" in unknown["note"]
     assert (unknown["model"]["listed"], unknown["model"]["output"]) == (False, 75)
     mine = front.json("budget", "estimate", env={"PARHELIA_PRICES_LOCAL_USD_PER_HOUR": "0.5"})
     assert (mine["compute_usd"], mine["overridden"]) == (2, ["local_usd_per_hour"])
+
+
+def test_a_gpu_that_is_not_to_be_had_is_said_with_the_nearest_name(front: Front) -> None:
+    usual = front.json("budget", "estimate", "--gpu", "h100")
+    assert "This machine has no GPU" in usual["note"]
+    assert "--provider modal --gpu H100" in usual["next"]
+    assert "Did you mean A10?" in front.text("budget", "estimate", "--gpu", "a10x")
+    assert front.json("submit", "x", "--gpu", "A10X", "--dry-run")["next"] == "--gpu A10"
+    assert front.error("budget", "estimate", "--gpu", "H100:x", code=2)["code"] == "bad-gpu-count"
 
 
 def test_history_says_where_the_money_went(front: Front, repo: Path) -> None:

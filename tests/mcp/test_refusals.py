@@ -27,6 +27,7 @@ REFUSALS = {
         ("submit", {"command": ["true"], "gpu": "H100"}),
         'provider="modal" gpu="H100", or leave out gpu [',
     ),
+    "our own files": (("submit", {"command": ["true"], "workspace": "../state"}), "lies in Parhelia's own files"),
     "no such state": (("status", {"state": "done"}), 'Next: state="running" [unknown-state]'),
     "bad mark": (("status", {"since": "yesterday"}), "is not a mark of an earlier status"),
     "bad cursor": (("status", {"cursor": "x"}), "start again without cursor"),

@@ -147,6 +147,7 @@ def test_what_a_session_prints_cannot_leave_its_marks_or_act_on_a_terminal(serve
 def test_the_same_key_starts_one_task_however_many_ask_at_once(server: Server) -> None:
     async def story(client: Client) -> set[str]:
         found: set[str] = set()
+        other = {"command": ["true"], "memory": 2, "workspace": ".."}
 
         async def once() -> None:
             found.add((await call(client, "submit", command=["true"], idempotency_key="k"))["task_id"])
@@ -155,6 +156,9 @@ def test_the_same_key_starts_one_task_however_many_ask_at_once(server: Server) -
             for _ in range(8):
                 group.start_soon(once)
         assert sum((await call(client, "status"))["counts"].values()) == 1
+        said = await refused(client, "submit", **other, idempotency_key="k")
+        assert "asked for with another memory, workspace; nothing was started" in said
+        assert f'Next: another idempotency_key; status(id="{next(iter(found))}") [key-reused]' in said
         return found
 
     assert len(talk(server, story)) == 1
