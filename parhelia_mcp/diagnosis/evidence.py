@@ -26,6 +26,7 @@ from parhelia_mcp.store import Session
 ANSWER_S = 3.0  # what each probe of the provider gets
 STALE_S = 15.0  # a heartbeat comes every 2 s
 QUIET_S = 120.0  # without event and output: worth a look
+SLOW_START_S = 60.0  # from the sandbox to the runner's first sign of life
 TAIL = 200  # events read back
 
 
@@ -48,10 +49,11 @@ def suspicious(facts: dict[str, Fact]) -> bool:
     def value(name: str) -> float:
         return facts[name].value if name in facts and facts[name].failed is None else 0.0
 
-    started = facts["state"].value in (State.RUNNING, State.WAITING)
-    return (
-        value("heartbeat_age_s") > STALE_S or (started and value("quiet_s") > QUIET_S) or bool(value("agent_stopped"))
-    )
+    state = facts["state"].value
+    if state == State.STARTING:
+        return value("started_s") > SLOW_START_S
+    quiet = state in (State.RUNNING, State.WAITING) and value("quiet_s") > QUIET_S
+    return value("heartbeat_age_s") > STALE_S or quiet or bool(value("agent_stopped"))
 
 
 def probed(ctx: Context, session: Session) -> dict[str, Fact]:
@@ -188,7 +190,9 @@ def _beat(folder: Path) -> dict[str, Any]:
 
 def _remote_beat(sandbox: Sandbox, path: str) -> dict[str, Any]:
     data = sandbox.read(path, deadline=ANSWER_S)
-    return _aged(data) if data else {}
+    if not data:
+        raise ValueError("the runner has not written it")
+    return _aged(data)
 
 
 def _aged(data: bytes) -> dict[str, Any]:

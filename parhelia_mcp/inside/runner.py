@@ -20,6 +20,7 @@ import anyio
 
 from parhelia_mcp import files, locks, model, processes, spec
 from parhelia_mcp.errors import Problem
+from parhelia_mcp.failpoint import reach
 from parhelia_mcp.inside import (
     checkpoints,
     configuration,
@@ -50,6 +51,7 @@ def main(options: argparse.Namespace, session_dir: Path) -> int:
     if lock is None or (session_dir / "result.json").exists():
         sys.stderr.write(f"{session_dir}: this session has a runner, or has ended\n")
         return REFUSED
+    reach("runner.begin")
     runner = Runner(options.task_dir.resolve(), options.number, session_dir, options.workspace, options.guard)
     runner.ssh_port = options.ssh_port
     runner.owner = owner.find(options.user)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,6 +105,20 @@ def test_a_bad_entrypoint_is_named_and_its_log_shown(front: Front, repo: Path) -
     said = patient.typed(found["next"])
     assert "entrypoint" in said
     assert "not found" in said
+
+
+def test_a_sandbox_whose_runner_gives_no_sign_of_life_is_never_ready_until_it_does(front: Front, repo: Path) -> None:
+    front.env["PARHELIA_FAILPOINT"] = "runner.begin:sleep=90"
+    patient = Patient(front, "echo", "late")
+
+    def never_ready() -> dict[str, Any] | None:
+        found = front.json("status", patient.task)["diagnosis"]
+        return found if found and found["cause"] == "never-ready" else None
+
+    found = eventually(never_ready, what="never-ready")
+    assert "the runner has not written it" in str(found["evidence"])
+    assert "starting" in patient.typed(found["next"])
+    assert front.until(patient.task, "completed", "failed")["state"] == "completed"
 
 
 def test_a_runner_that_was_killed_loses_the_session_and_not_the_work(front: Front, repo: Path) -> None:
@@ -258,7 +273,12 @@ def test_an_api_that_has_no_room_is_named_while_the_agent_tries_again(
     ("status", "kind", "cause", "headers"),
     [
         (429, "rate_limit_error", "rate-limited", {"x-should-retry": "false"}),
-        (529, "overloaded_error", "api-overloaded", {"retry-after": "1"}),  # it tries again whatever the header above says
+        (
+            529,
+            "overloaded_error",
+            "api-overloaded",
+            {"retry-after": "1"},
+        ),  # it tries again whatever the header above says
     ],
 )
 def test_an_agent_that_gave_up_on_an_api_without_room_is_resumed_when_there_is_room(
