@@ -34,9 +34,8 @@ def start(ctx: Context, session: Session) -> Session:
         return settle(ctx, session, State.KILLED, Reason.KILLED_BY_USER, None, "killed before it started", None)
     given_up = moment(session.created_at) + START_WITHIN
     if given_up < now():
-        if now() < given_up + timedelta(
-            seconds=session.timeout_s
-        ):  # later, one whose answer was lost has ended by itself
+        outlived = given_up + timedelta(seconds=session.timeout_s)  # one whose answer was lost has ended by itself then
+        if now() < outlived:
             ctx.provider(session.provider).withdraw(session.id)
         why = session.observed_why or "no sandbox came"
         return settle(

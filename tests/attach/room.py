@@ -64,7 +64,7 @@ class Person:
     def screen(self) -> str:
         return self.tmux("capture-pane", "-p", "-J")
 
-    def see(self, *texts: str, within: float = 60) -> None:
+    def see(self, *texts: str, within: float = 120) -> None:
         """Wait until all of this is on the screen."""
         try:
             eventually(lambda: all(text in self.screen for text in texts), within=within)
@@ -74,6 +74,14 @@ class Person:
     def type(self, text: str) -> None:
         self.tmux("send-keys", "-l", "--", text)
         self.tmux("send-keys", "Enter")
+
+    def take_over(self, doing: str) -> None:
+        """Interrupt the agent in what its window shows, and have its conversation."""
+        self.see(doing, "F12: take over")
+        self.tmux("send-keys", "F12")
+        self.see("now, interrupting it")
+        self.tmux("send-keys", "n")
+        self.see("Interrupted", "/exit hands back")
 
     def enter(self, house: House, task: str, window: int, *words: str, **env: str) -> None:
         """Attach and go to one of the windows: 0 is the agent's, 1 a shell."""

@@ -170,11 +170,7 @@ def test_a_conversation_is_taken_over_and_handed_back(tmp_path: Path, person: Ca
         task = house.json("submit", "go")["task_id"]
         someone = person()
         someone.sit(house, "attach", task)
-        someone.see("sleep 60", "F12: take over")
-        someone.tmux("send-keys", "F12")
-        someone.see("now, interrupting it")
-        someone.tmux("send-keys", "n")
-        someone.see("Interrupted", "/exit hands back")
+        someone.take_over("sleep 60")
         assert len(writers(task)) == 1
         someone.type("Do it another way.")
         someone.see("The person is heard.")

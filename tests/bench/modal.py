@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from tests.modal_loopback.client import Loopback
 
 COUNT, ROUNDS = 100, 5
 BAR_S = 1.0
+BAR_MIB = 150.0
 
 
 def rows(workdir: Path) -> list[Row]:
@@ -38,6 +40,7 @@ def rows(workdir: Path) -> list[Row]:
         try:
             with probe.listening(ctx):  # as the controller does for whoever asks
                 return [
+                    _memory(ctx, [*parhelia, "status"]),
                     _row("sandboxes listed with their tags", lambda: provider.list(ctx.owner, deadline=30)),
                     _row("sessions in `list`", lambda: listing.run(ctx, listing.Request(limit=COUNT))),
                     _row("sessions in `status`, Modal asked", lambda: status.run(ctx, status.Request())),
@@ -57,6 +60,15 @@ def _row(what: str, look: Callable[[], object]) -> Row:
         look()
         took.append(time.perf_counter() - began)
     return at_most(f"modal: {COUNT} {what}", sorted(took)[ROUNDS // 2], "s", BAR_S)
+
+
+def _memory(ctx: Context, argv: list[str]) -> Row:
+    """The most memory that the process had, its libraries included."""
+    nowhere = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    child = subprocess.Popen(argv, env=ctx.environ, **nowhere)
+    _, code, used = os.wait4(child.pid, 0)
+    assert code == 0
+    return at_most(f"modal: memory of `parhelia status` with {COUNT} sessions", used.ru_maxrss / 1024, "MiB", BAR_MIB)
 
 
 def _have_sessions(ctx: Context) -> None:

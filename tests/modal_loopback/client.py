@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +115,18 @@ class Loopback:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+def in_lanes(directory: Path, many: int, lanes: int, work: Callable[[int, Loopback], None]) -> None:
+    """Do `work(0)` to `work(many - 1)`, each lane of them on a Modal of its own: most of it is waiting."""
+
+    def lane(number: int) -> None:
+        loopback = Loopback(directory / f"modal{number}", "--plain")
+        try:
+            for turn in range(number, many, lanes):
+                work(turn, loopback)
+        finally:
+            loopback.stop()
+
+    with ThreadPoolExecutor(lanes) as pool:
+        list(pool.map(lane, range(lanes)))

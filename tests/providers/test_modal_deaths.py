@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.front import Front
-from tests.modal_loopback.client import Loopback
+from tests.modal_loopback.client import Loopback, in_lanes
 from tests.providers.test_modal_main_job import ON_MODAL, of
 
 RPCS = (  # of a submit, as they come
@@ -18,7 +17,7 @@ RPCS = (  # of a submit, as they come
     *("TaskExecStart", "TaskExecStdinWrite", "TaskExecStdioRead", "TaskExecWait"),
 )
 POINTS = [(rpc, action) for rpc in RPCS for action in ("die", "die-after")]
-SUBMITS, LANES = 6, 3  # each submit meets every sixth point, one after the other
+SUBMITS = 6  # each submit meets every sixth point, one after the other
 
 
 def submit(user: Front, loopback: Loopback, points: list[tuple[str, str]]) -> None:
@@ -39,17 +38,9 @@ def submit(user: Front, loopback: Loopback, points: list[tuple[str, str]]) -> No
 def test_a_server_that_dies_at_each_point_of_a_submit_doubles_nothing_and_loses_nothing(
     users: Callable[..., Front], tmp_path: Path
 ) -> None:
-    """Three Modals at a time: most of it is waiting."""
+    def work(turn: int, loopback: Loopback) -> None:
+        user = users(f"user{turn}", **loopback.env, **ON_MODAL)
+        user.repository()
+        submit(user, loopback, POINTS[turn::SUBMITS])
 
-    def lane(number: int) -> None:
-        loopback = Loopback(tmp_path / f"modal{number}", "--plain")
-        try:
-            for first in range(number, SUBMITS, LANES):
-                user = users(f"user{first}", **loopback.env, **ON_MODAL)
-                user.repository()
-                submit(user, loopback, POINTS[first::SUBMITS])
-        finally:
-            loopback.stop()
-
-    with ThreadPoolExecutor(LANES) as lanes:
-        list(lanes.map(lane, range(LANES)))
+    in_lanes(tmp_path, SUBMITS, 3, work)

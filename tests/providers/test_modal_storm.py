@@ -8,13 +8,12 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.front import Front, eventually
-from tests.modal_loopback.client import Loopback
+from tests.modal_loopback.client import Loopback, in_lanes
 from tests.providers.test_modal_main_job import ON_MODAL, cloud, of  # noqa: F401 -- cloud is a fixture
 
 RPCS = (
@@ -23,7 +22,7 @@ RPCS = (
     *("TaskExecStart", "TaskExecStdioRead", "TaskExecStdinWrite", "TaskExecWait"),
 )
 STATUSES = ("UNAVAILABLE", "INTERNAL", "DEADLINE_EXCEEDED", "UNKNOWN")
-SEEDS, LANES = 25, 3
+SEEDS = 25
 ENDED = ("completed", "failed", "killed", "lost")
 
 
@@ -82,23 +81,14 @@ def storm(front: Front, loopback: Loopback, seed: int, tasks: int, rounds: int) 
 
 @pytest.mark.timeout(600)
 def test_a_storm_doubles_nothing_and_loses_nothing(users: Callable[..., Front], tmp_path: Path) -> None:
-    """Storms of three Modals at a time: most of one is waiting.
+    """Seen to fail: with a name of its own for each creation, an unknown sandbox went on after its answer was lost."""
 
-    Seen to fail: when each creation had a name of its own, a sandbox that nobody knew went on after its answer was lost.
-    """
+    def work(seed: int, loopback: Loopback) -> None:
+        user = users(f"user{seed}", **loopback.env, **ON_MODAL)
+        user.repository()
+        storm(user, loopback, seed, tasks=1, rounds=3)
 
-    def lane(number: int) -> None:
-        loopback = Loopback(tmp_path / f"modal{number}", "--plain")
-        try:
-            for seed in range(number, SEEDS, LANES):
-                user = users(f"user{seed}", **loopback.env, **ON_MODAL)
-                user.repository()
-                storm(user, loopback, seed, tasks=1, rounds=3)
-        finally:
-            loopback.stop()
-
-    with ThreadPoolExecutor(LANES) as lanes:
-        list(lanes.map(lane, range(LANES)))
+    in_lanes(tmp_path, SEEDS, 3, work)
 
 
 @pytest.mark.soak
