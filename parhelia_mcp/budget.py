@@ -214,6 +214,25 @@ def release(db: sqlite3.Connection, session: Session) -> int:
     return total
 
 
+def hand_on(db: sqlite3.Connection, session: Session, value: int, task: str) -> None:
+    """Let go of part of what a session holds for tokens, for `task` to reserve in the same transaction: a transfer.
+
+    Raises Refused `over-task-limit` where the session holds less, as one that has ended does.
+    """
+    held = _open(db, session.id, "tokens")
+    if value > held:
+        raise Refused(
+            "over-task-limit",
+            f"${dollars(value):.2f} was asked for and {session.id} holds ${dollars(held):.2f} for tokens. Nothing was started.",
+            "ask for less",
+        )
+    if _row(db, session.task, session.id, "release", "tokens", value, f"handed on:{task}"):
+        db.execute(
+            "UPDATE accounts SET released = released + ? WHERE session = ? AND source = 'tokens'", (value, session.id)
+        )
+        db.execute("UPDATE totals SET reserved = reserved - ?", (value,))
+
+
 def _open(db: sqlite3.Connection, session: str, source: str) -> int:
     row = db.execute(
         "SELECT reserved - released - charged FROM accounts WHERE session = ? AND source = ?", (session, source)

@@ -68,6 +68,7 @@ class AgentSection(Section):
     credential: str = Field("env:ANTHROPIC_API_KEY", pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+|modal-secret:.+)$")
     base_url: str = "https://api.anthropic.com"
     may: list[Literal["kill", "raise", "delete", "overwrite"]] = ["kill"]
+    delegate: int = Field(0, ge=0)
 
 
 class BudgetSection(Section):

@@ -1,6 +1,6 @@
 """What of a person's Claude Code configuration travels into a session: instructions, skills, agents, commands, hooks,
 permissions, plugins and MCP servers that need no secret. Credentials, history, other projects and environment blocks
-never do, and Parhelia itself does not: nothing in a session reaches the ledger. Every file and setting that was seen stands in the
+never do, and Parhelia itself does not, unless asked (`handing_on`). Every file and setting that was seen stands in the
 receipt: carried, rewritten, or left behind and why. What cannot be read is left behind too; it never stops a submit.
 
 Result in `target`: `claude/` (becomes `~/.claude`), `plugins/NAME/` (one `--plugin-dir` each), `mcp.json` (`--mcp-config`).
@@ -23,6 +23,7 @@ from typing import Any
 
 from parhelia_mcp import files
 from parhelia_mcp.hook_validation.sources import Place, parsed, sources
+from parhelia_mcp.plain import many
 from parhelia_mcp.spec import Configuration
 
 ARCHIVE, RECEIPT = "config.tar", "receipt.json"  # in the session's directory
@@ -56,6 +57,7 @@ SECRET = re.compile(
     rb"(?:[\"'](?:bearer\s+)?(?![$<{])[^\"'\s]{12,}[\"']|(?:bearer\s+)?(?=[\w+/.=-]*\d)[\w+/.=-]{16,}))"
 )
 OURS = "Parhelia stays home: from a session nothing reaches the budget, the key or other sessions, so none starts any"
+IN_PLACE = "the session's own takes its place, with `submit` and `status` alone"
 REMOVED = b"[removed: it looked like a key]"
 LARGEST = 5 << 20  # of a file
 MOST_BYTES, MOST_FILES = 10 << 20, 2_000  # of a skill, a plugin
@@ -83,11 +85,16 @@ class Receipt:
         return asdict(self)
 
 
-def pack(place: Place, session_dir: Path) -> Configuration:
+def handing_on(levels: int, usd: float) -> str:
+    """What the receipt says of a server of ours in the session; nothing where it has none."""
+    return f"{many(levels, 'level')} deep; what it hands on comes out of its ${usd:.2f}" if levels else ""
+
+
+def pack(place: Place, session_dir: Path, ours: str = "") -> Configuration:
     """Collect into one archive in the session's directory, with the receipt beside it; what the session is told of them."""
     with tempfile.TemporaryDirectory(prefix=".config-", dir=session_dir) as scratch:
         collected, draft = Path(scratch, "collected"), Path(scratch, ARCHIVE)
-        receipt = collect(place, collected)
+        receipt = collect(place, collected, ours)
         with tarfile.open(draft, "w") as archive:
             draft.chmod(0o600)
             for path in sorted(path for path in collected.rglob("*") if path.is_file()):
@@ -97,8 +104,11 @@ def pack(place: Place, session_dir: Path) -> Configuration:
     return Configuration(ARCHIVE, len(receipt.carried), len(receipt.rewritten), len(receipt.dropped))
 
 
-def collect(place: Place, target: Path) -> Receipt:
-    """Fill the empty directory `target` with what may travel. Reads only; raises OSError where `target` cannot be written."""
+def collect(place: Place, target: Path, ours: str = "") -> Receipt:
+    """Fill the empty directory `target` with what may travel. Reads only; raises OSError where `target` cannot be written.
+
+    `ours` says how far a server of ours in the session may go, where it gets one.
+    """
     receipt = Receipt(dropped=[Item("Parhelia's own MCP server and plugin", OURS)])
     config = place.config
     carried = files.private_dir(target / "claude")
@@ -120,6 +130,9 @@ def collect(place: Place, target: Path) -> Receipt:
         files.replace_json(carried / "settings.json", settings)
     _plugins(place, target, receipt)
     files.replace_json(target / "mcp.json", {"mcpServers": _servers(place, receipt)})
+    if ours:
+        receipt.dropped = [Item(item.name, IN_PLACE) if item.note == OURS else item for item in receipt.dropped]
+        receipt.carried.append(Item("MCP server parhelia in the session", f"the tools submit and status; {ours}"))
     return receipt
 
 

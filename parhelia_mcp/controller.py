@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from contextlib import suppress
+from typing import Any
 
 from parhelia_mcp import locks
 from parhelia_mcp.context import Context
@@ -85,21 +86,28 @@ def _drive(ctx: Context) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     pause = FASTEST_S
+    told: dict[str, Any] = {}  # by session: what its agent knows of what it handed on
     with ThreadPoolExecutor(WORKERS) as pool:
         while work := [*ctx.store.outlived(), *ctx.store.live()]:
-            moved = list(pool.map(lambda session: _advance(ctx, session), work))
+            moved = list(pool.map(lambda session: _advance(ctx, session, told), work))
             pause = FASTEST_S if any(moved) else min(SLOWEST_S, pause * 1.2)
             time.sleep(pause)
 
 
-def _advance(ctx: Context, session: Session) -> bool:
+def _advance(ctx: Context, session: Session, told: dict[str, Any]) -> bool:
     """Whether anything changed."""
     import logging
 
-    from parhelia_mcp import follow, lifetime  # not at the top: `ensure` is called by commands that never drive
+    from parhelia_mcp import (
+        delegation,
+        follow,
+        lifetime,
+    )  # not at the top: `ensure` is called by commands that never drive
 
     try:
-        return (follow.advance if session.live else lifetime.carry_on)(ctx, session) != session
+        after = (follow.advance if session.live else lifetime.carry_on)(ctx, session)
+        delegation.serve(ctx, after, told)
+        return after != session
     except Problem as problem:
         logging.warning("%s: %s", session.id, problem)
     except Exception:  # one session's fault must not stop the others

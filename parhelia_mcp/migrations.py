@@ -93,6 +93,15 @@ STEPS = (
     "CREATE INDEX sessions_outlived ON sessions (task) WHERE latest = 1 AND reason = 'lifetime';",
     # What the provider itself says that a session cost, beside the ledger and never part of it; NULL: nothing yet.
     "CREATE TABLE billed (session TEXT PRIMARY KEY, task TEXT NOT NULL, at TEXT NOT NULL, micro_usd INTEGER) STRICT;",
+    """
+    ALTER TABLE tasks ADD COLUMN parent TEXT;   -- the session whose agent handed it on
+    CREATE INDEX tasks_parent ON tasks (parent) WHERE parent IS NOT NULL;
+    -- What the agent of a session asked to hand on, as JSON, and what became of it; NULL: nothing yet.
+    CREATE TABLE delegations (
+        session TEXT NOT NULL, number INTEGER NOT NULL, request TEXT NOT NULL, answer TEXT,
+        PRIMARY KEY (session, number)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 

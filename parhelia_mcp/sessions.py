@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from parhelia_mcp import billing, budget, files, follow, prices
 from parhelia_mcp.context import Context
-from parhelia_mcp.errors import Busy, Refused
+from parhelia_mcp.errors import Busy, Problem, Refused
 from parhelia_mcp.failpoint import reach
 from parhelia_mcp.model import Sizes, State, dollars, micro, session_id, timestamp
 from parhelia_mcp.spec import Agent, Spec
@@ -91,26 +92,37 @@ class Asked:
     left_s: float = 0.0  # of the task's time when its sandbox has to end
 
 
-def configured(ctx: Context, agent: Agent, project: str | None, directory: Path) -> tuple[Agent, list[tuple[str, str]]]:
+def configured(
+    ctx: Context, agent: Agent, project: str | None, directory: Path, cost: Cost
+) -> tuple[Agent, list[tuple[str, str]]]:
     """The agent with the user's Claude Code configuration as it is now, and its archive among the sources."""
     if agent.kind != "claude":
         return agent, []
     from parhelia_mcp import config_sync  # a command needs none of it
     from parhelia_mcp.hook_validation.sources import Place
 
-    told = config_sync.pack(Place(ctx.user_home, Path(project or ctx.cwd), ctx.environ), directory)
+    place = Place(ctx.user_home, Path(project or ctx.cwd), ctx.environ)
+    told = config_sync.pack(place, directory, config_sync.handing_on(agent.delegate, dollars(cost.tokens)))
     source = (f"sessions/{directory.name}/{told.archive}", str(directory / told.archive))
     return replace(agent, configuration=told), [source]
 
 
 def create(
-    ctx: Context, task: Task, number: int, spec: Spec, sources: list[tuple[str, str]], asked: Asked, *, new_task: bool
+    ctx: Context,
+    task: Task,
+    number: int,
+    spec: Spec,
+    sources: list[tuple[str, str]],
+    asked: Asked,
+    *,
+    new_task: bool,
+    out_of: Session | None = None,
 ) -> Session:
     """Store the session (and its task) and reserve its worst case, or do neither.
 
-    `sources` are (path below the task's directory, file here). Where another process was quicker with the task's
-    idempotency key, its session is returned. Raises Refused `over-budget` with what would fit; Busy `task-is-live` where
-    another session of the task lives.
+    `sources` are (path below the task's directory, file here); `out_of` is the session whose reservation the money is
+    taken from. Where another process was quicker with the task's idempotency key, its session is returned.
+    Raises Refused `over-budget` with what would fit; Busy `task-is-live` where another session of the task lives.
     """
     session = Session(
         id=session_id(task.id, number),
@@ -143,11 +155,20 @@ def create(
         else:
             _alone(ctx, task)
         ctx.store.add_session(db, session)
+        if out_of:
+            budget.hand_on(db, out_of, asked.cost.total, task.id)
         _admit(ctx, db, session, asked)
     _note(ctx, task, session)
     reach("submit.after_reserve")
     budget.publish(ctx)
     return session
+
+
+def forget(ctx: Context, task: str) -> None:
+    """Remove the files of a task that was not stored; one that was goes on with them, whatever failed after that."""
+    with suppress(Problem):  # where that cannot be asked, `cleanup` finds them later
+        if not ctx.store.query("SELECT 1 FROM tasks WHERE id = ?", task):
+            shutil.rmtree(ctx.task_dir(task), ignore_errors=True)
 
 
 def _note(ctx: Context, task: Task, session: Session) -> None:

@@ -68,6 +68,7 @@ class Agent:
     hooks: tuple[str, ...] = ()
     configuration: Configuration | None = None
     isolate: str = "none"  # "none" | "bwrap"
+    delegate: int = 0  # how many levels of sessions may follow from what this one hands on
 
 
 @dataclass(frozen=True, slots=True)

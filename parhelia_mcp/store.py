@@ -36,6 +36,7 @@ class Task:
     repository: str | None
     idempotency_key: str | None
     request: Mapping[str, Any] = field(default_factory=dict)
+    parent: str | None = None  # the session whose agent handed it on
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,9 +307,8 @@ class Store:
             clauses.append(f"state IN ({', '.join('?' * len(states))})")
             values += states
         if before:
-            created, _, last = before.partition("/")
             clauses.append("(created_at, id) < (?, ?)")
-            values += [created, last]
+            values += before.split("/", 1)
         sql = f"{_SESSIONS} WHERE {' AND '.join(clauses)} ORDER BY created_at DESC, id DESC LIMIT ?"
         return [_session(row) for row in self.query(sql, *values, limit)]
 

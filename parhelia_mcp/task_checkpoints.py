@@ -47,6 +47,19 @@ def mirrored(ctx: Context, session: Session, *, packs: bool) -> Store:
     return store
 
 
+def copied(ctx: Context, session: Session, chosen: Manifest, task: str) -> list[tuple[str, str]]:
+    """Give another task a store of its own with one checkpoint of this session's task; its files, as sources.
+
+    The original is not touched.
+    """
+    from parhelia_mcp.checkpoint.compare import export
+
+    home = ctx.task_dir(task)
+    export(mirrored(ctx, session, packs=True), chosen, home / "checkpoints")
+    kept = sorted(path for path in (home / "checkpoints").rglob("*") if path.is_file())
+    return [(str(path.relative_to(home)), str(path)) for path in kept]
+
+
 def find(ctx: Context, text: str) -> tuple[Session, Manifest]:
     """The checkpoint that a person means and the newest session of its task.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from parhelia_mcp import budget, prices, sessions
+from parhelia_mcp import budget, delegation, prices, sessions
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Refused
 from parhelia_mcp.follow import spec_of
@@ -31,12 +31,13 @@ class Next:
 
 
 def left(ctx: Context, latest: Session) -> int:
-    """Micro-dollars that the task's sessions have not spent of its limit."""
+    """Micro-dollars of the task's limit that its sessions have neither spent nor handed on."""
     task, per_task = ctx.store.task(latest.task), micro(ctx.loaded.config.budget.per_task_usd)
     rest = per_task if latest.max_usd is None else micro(latest.max_usd)
-    rest -= budget.account(ctx, session=latest.id).spent
+    rest -= budget.account(ctx, session=latest.id).spent + delegation.handed_on(ctx, latest.id)
     if "max_usd" not in task.request:  # then the limit is the settings', which may have been raised since
-        rest = max(rest, per_task - budget.account(ctx, task=task.id).spent)
+        gone = budget.account(ctx, task=task.id).spent + delegation.handed_on(ctx, task.id)
+        rest = max(rest, per_task - gone)
     return max(rest, 0)
 
 

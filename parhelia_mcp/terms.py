@@ -85,9 +85,18 @@ def _priced(ctx: Context) -> list[str]:
 
 
 def agent_for(
-    ctx: Context, provider: str, *, command: Sequence[str] | None, model: str | None = None, interactive: bool = False
+    ctx: Context,
+    provider: str,
+    *,
+    command: Sequence[str] | None,
+    model: str | None = None,
+    interactive: bool = False,
+    depth: int = 0,
 ) -> Agent:
-    """What the runner shall run. Raises before anything starts where the agent or its credential is missing."""
+    """What the runner shall run; `depth` is how many sessions its task was handed on through.
+
+    Raises before anything starts where the agent or its credential is missing.
+    """
     isolate = ctx.config.local.isolate if provider == "local" else "none"
     if isolate == "bwrap" and not shutil.which("bwrap", path=ctx.environ.get("PATH")):
         raise Refused(
@@ -125,6 +134,7 @@ def agent_for(
         else ctx.environ.get("ANTHROPIC_BASE_URL", settings.base_url),
         credential_kind=credential.kind,
         isolate=isolate,
+        delegate=max(settings.delegate - depth, 0),
     )
 
 

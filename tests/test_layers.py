@@ -25,6 +25,7 @@ LAYERS = (  # from the ground up: a module may import its own layer and those be
         "task_checkpoints",
         "task_limit",
         "controller",
+        "delegation",
         "diagnosis",
         "ssh",
         "config_sync",
@@ -50,6 +51,7 @@ DOORS = (
     "inside.control",
     "inside.session_hook",
     "inside.tell",
+    "inside.delegate_server",
 )
 
 

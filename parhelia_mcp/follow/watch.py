@@ -87,6 +87,8 @@ def _apply(ctx: Context, session: Session, lines: list[bytes], offset: int) -> S
             if kind == "usage":
                 value, key = micro_of(event), str(event.get("key", event.get("seq")))[:200]
                 charged |= budget.charge(db, session, "tokens", value, key)
+            if kind == "delegate":
+                _keep_request(db, session, event)
             changes |= _seen(session, event)
         session = ctx.store.update(session.id, db, **changes)
         reach("follow.apply")
@@ -105,6 +107,16 @@ def _seen(session: Session, event: dict[str, Any]) -> dict[str, Any]:
     if kind and kind not in QUIET:
         changes |= {"last_activity": text[:200], "last_event_at": at if _is_time(at) else None}
     return changes
+
+
+def _keep_request(db: Any, session: Session, event: dict[str, Any]) -> None:
+    """Store what the agent asks to hand on, once; the controller sees to it."""
+    number, request = event.get("number"), event.get("request")
+    if isinstance(number, int) and isinstance(request, dict):
+        db.execute(
+            "INSERT INTO delegations (session, number, request) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            (session.id, number, json.dumps(request)),
+        )
 
 
 def micro_of(event: dict[str, Any]) -> int:

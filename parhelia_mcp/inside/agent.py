@@ -63,6 +63,7 @@ class Room:
     in_flight: Callable[[], int] = lambda: 0  # requests under way; set it, or a slow answer counts as no progress
     resting: Callable[[], bool] = lambda: False  # nothing of its work is half done: it is between turns; set it
     pending: Callable[[], str | None] = lambda: None  # the tool that is at work; set it where there are tools
+    hold: Callable[[int], None] | None = None  # takes micro-dollars from what it may spend, or back; raises Refused
     heard: Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]] | None = (
         None  # takes a full-screen client's events
     )

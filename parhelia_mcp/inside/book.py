@@ -80,6 +80,15 @@ class Book:
         os.fsync(self._file)
         return self._last
 
+    def hold(self, micro: int) -> None:
+        """Take money out of what may be spent, for another session; a negative amount gives it back. Raises NoRoom.
+
+        It is not in the file: a runner lives as long as its session, and the ledger knows what it handed on.
+        """
+        if self.cap_micro is None or micro > self.cap_micro - self.spent_micro - self.reserved_micro:
+            raise NoRoom
+        self.cap_micro -= micro
+
     def settle(self, number: int, micro: int, detail: dict[str, Any]) -> dict[str, Any]:
         """Charge `micro` for reservation `number` and let the rest of it go; the entry as written."""
         entry = {"close": number, "micro": micro, **detail}

@@ -6,6 +6,7 @@ or while a person has taken the conversation over. Neither begins before the oth
 
 from __future__ import annotations
 
+import functools
 import secrets
 import uuid
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from parhelia_mcp import model
 from parhelia_mcp.errors import Problem, Refused
 from parhelia_mcp.inside import claude_home
 from parhelia_mcp.inside.agent import End, Room
+from parhelia_mcp.inside.book import NoRoom
 from parhelia_mcp.inside.headless import Headless
 from parhelia_mcp.inside.meter import Credential, Meter
 from parhelia_mcp.inside.screen import Screen
@@ -49,6 +51,7 @@ class Claude:
         self._room = room
         self._mode = agent.permission_mode or DEFAULT_MODE
         self._low = anyio.Event()  # little money is left
+        self._cap = room.spec.limits.max_tokens_usd  # without what was handed on
         self._over_budget = False
         self._stopping = False
         self._wanted = False  # a person is about to take the conversation over
@@ -61,6 +64,7 @@ class Claude:
         room, token = self._room, f"parhelia-{secrets.token_urlsafe(32)}"
         meter = self._make_meter(token)
         room.in_flight = lambda: meter.in_flight
+        room.hold = functools.partial(self._hold, meter)
         async with anyio.create_task_group() as group:
             port = await group.start(meter.serve)
             group.start_soon(self._end_when_exhausted, meter)
@@ -80,7 +84,9 @@ class Claude:
             client = self._client
             full_screen = isinstance(client, Screen)
             tell = room.terminal.tell if full_screen and room.terminal else None
-            settings = claude_home.write(room.home, room.workspace, env, self._mode, tell)
+            settings = claude_home.write(
+                room.home, room.workspace, env, self._mode, tell, delegates=room.spec.agent.delegate > 0
+            )
             if room.owner:
                 room.owner.give(room.home)
             room.hint = "" if room.spec.agent.interactive else "/exit hands back" if full_screen else "F12: take over"
@@ -146,16 +152,24 @@ class Claude:
         counters["tokens"] = counters.get("tokens", 0) + tokens
         counters["usd"] = round(counters.get("usd", 0.0) + usd, 6)
         self._room.emit(kind, f"{tokens} tokens, ${usd:.4f}", **charge)
-        cap = self._room.spec.limits.max_tokens_usd
-        if cap is not None and counters["usd"] >= SOFT * cap:
+        if self._cap is not None and counters["usd"] >= SOFT * self._cap:
             self._low.set()
+
+    def _hold(self, meter: Meter, micro: int) -> None:
+        try:
+            meter.hold(micro)
+        except NoRoom:
+            left = max((meter.cap_micro or 0) - meter.spent_micro - meter.reserved_micro, 0)
+            what = f"${model.dollars(micro):.2f} was asked for and ${model.dollars(left):.2f} is left for tokens here."
+            raise Refused("over-task-limit", f"{what} Nothing was started.", "ask for less") from None
+        self._cap = model.dollars(meter.cap_micro or 0)
 
     async def _warn_when_low(self) -> None:
         """Tell the agent once that little is left, while a tool runs: said after a turn it would cost another one."""
         await self._low.wait()
         while not self._room.pending():
             await anyio.sleep(0.05)
-        cap, spent = self._room.spec.limits.max_tokens_usd or 0.0, self._room.counters["usd"]
+        cap, spent = self._cap or 0.0, self._room.counters["usd"]
         with suppress(Problem):  # it is ending: nobody is left to be told
             await self._client.send(SOFT_LIMIT.format(spent=spent, cap=cap), "soft-limit")
             self._room.emit(
@@ -163,7 +177,7 @@ class Claude:
             )
 
     def _spent_up(self) -> str:
-        cap, spent = self._room.spec.limits.max_tokens_usd or 0.0, self._room.counters.get("usd", 0.0)
+        cap, spent = self._cap or 0.0, self._room.counters.get("usd", 0.0)
         left = max(cap - spent, 0.0)
         return (
             f"over budget: ${spent:.2f} of the ${cap:.2f} for tokens is spent, and the next request can cost more than the "

@@ -18,6 +18,8 @@ SCREEN_SETTINGS = ".claude/parhelia-screen-settings.json"
 # What a full-screen client tells of itself.
 EVENTS = ("SessionStart", "UserPromptSubmit", "PreToolUse", "PermissionRequest", "PostToolUse", "Stop", "StopFailure")
 HOOK_S = 86_400  # past its time a hook is left out and the tool runs: a person may take long to answer
+DELEGATE = "parhelia"  # our MCP server in a session that may hand work on
+DELEGATE_TOOLS = f"mcp__{DELEGATE}"
 HOOKS = ("a checkpoint before risky commands (PreToolUse Bash)",)
 TAKEN_IN = re.compile(rb'"source_uuid":"([0-9a-f-]{36})"')
 SWITCHES = {  # nothing but the Messages API is called
@@ -47,10 +49,19 @@ def environment(given: Mapping[str, str], port: int, token: str, credential_kind
     }
 
 
-def write(home: Path, workspace: Path, env: Mapping[str, str], mode: str, tell: Path | None = None) -> Path:
+def write(
+    home: Path,
+    workspace: Path,
+    env: Mapping[str, str],
+    mode: str,
+    tell: Path | None = None,
+    *,
+    delegates: bool = False,
+) -> Path:
     """Write what keeps the client from asking first-run questions, and our settings, whose path is returned.
 
-    With `tell`, the program that tells the runner an event, they are those of a full-screen client.
+    With `tell`, the program that tells the runner an event, they are those of a full-screen client. One that `delegates`
+    is not asked about our tools: the user said so by giving them.
 
     A repository's settings may set variables and would redirect the client; those named in our settings win. The
     other ways to give a key are pinned to nothing for the same reason.
@@ -63,7 +74,7 @@ def write(home: Path, workspace: Path, env: Mapping[str, str], mode: str, tell: 
     files.replace_json(first_run, {**known, "hasCompletedOnboarding": True, "projects": trusted})
     settings = home / (SCREEN_SETTINGS if tell else SETTINGS)
     files.private_dir(settings.parent)
-    files.replace_json(settings, _settings(env, mode, tell))
+    files.replace_json(settings, _settings(env, mode, tell, (DELEGATE_TOOLS,) if delegates else ()))
     return settings
 
 
@@ -74,7 +85,13 @@ def _known(first_run: Path) -> dict[str, Any]:
         return {}
 
 
-def _settings(env: Mapping[str, str], mode: str, tell: Path | None) -> dict[str, Any]:
+def server() -> dict[str, Any]:
+    """Our MCP server in a session, as the client is told of it."""
+    script = Path(__file__).with_name("delegate_server.py")
+    return {"command": sys.executable, "args": ["-I", "-S", str(script)]}
+
+
+def _settings(env: Mapping[str, str], mode: str, tell: Path | None, allowed: tuple[str, ...]) -> dict[str, Any]:
     script = Path(__file__).with_name("session_hook.py")
     hooks = {"PreToolUse": [{"matcher": "Bash", **_hook(shlex.join((sys.executable, "-I", "-S", str(script))))}]}
     for event in EVENTS if tell else ():
@@ -84,7 +101,10 @@ def _settings(env: Mapping[str, str], mode: str, tell: Path | None) -> dict[str,
         "env": {**keys, **env},
         "cleanupPeriodDays": 365,
         "skipDangerousModePermissionPrompt": True,
-        "permissions": {"defaultMode": mode, "allow": ["Bash(git:*)"] if mode == "acceptEdits" else []},
+        "permissions": {
+            "defaultMode": mode,
+            "allow": [*(("Bash(git:*)",) if mode == "acceptEdits" else ()), *allowed],
+        },
         "disableAllHooks": False,
         "hooks": hooks,
     }

@@ -102,6 +102,9 @@ def _lay(room: Room, told: Configuration) -> None:
     for name in ("plugins", "mcp.json"):
         if (staging / name).exists():
             (staging / name).rename(given / name)
+    if room.spec.agent.delegate:
+        servers = (files.read_json(given / "mcp.json") or {}).get("mcpServers") or {}
+        files.replace_json(given / "mcp.json", {"mcpServers": {**servers, claude_home.DELEGATE: claude_home.server()}})
     given.rename(carried / OURS)
     _clear(config)
     for path in carried.iterdir():

@@ -109,6 +109,15 @@ class Meter:
         return self._book.reserved_micro
 
     @property
+    def cap_micro(self) -> int | None:
+        """What the session may spend, without what was taken out; None without a cap."""
+        return self._book.cap_micro
+
+    def hold(self, micro: int) -> None:
+        """Take money out of what the session may spend, for another; a negative amount gives it back. Raises NoRoom."""
+        self._book.hold(micro)
+
+    @property
     def in_flight(self) -> int:
         """Requests for a message that wait for room or for their reply."""
         return self._held + self._book.open

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from parhelia_mcp.errors import Busy
+from parhelia_mcp.errors import Busy, Refused
 from parhelia_mcp.inside import control, outcome
 from parhelia_mcp.inside.agent import Agent, Room
+from parhelia_mcp.inside.delegation import Delegation
 from parhelia_mcp.inside.limits import Ending
 from parhelia_mcp.model import Reason, State
 
@@ -27,6 +28,7 @@ class Requests:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._delivered: set[str] = set()
+        self._delegation: Delegation | None = None
         self._leaving = anyio.Lock()
         self._left: dict[str, tuple[float, dict[str, Any]]] = {}  # who said so -> when, and the checkpoint taken
         self.agent_ops: dict[str, control.Op] = {
@@ -34,6 +36,8 @@ class Requests:
             "event": self._event,
             "left": self._someone_left,
             "take-over": self._take_over,
+            "submit": self._submit,
+            "task": self._task,
         }
         self.ops: dict[str, control.Op] = {
             "status": self._status,
@@ -41,6 +45,7 @@ class Requests:
             "send": self._send,
             "answer": self._answer,
             "stop": self._stop,
+            "delegated": self._delegated,
         }
 
     async def _status(self, args: Args) -> dict[str, Any]:
@@ -90,6 +95,24 @@ class Requests:
         await agent.take_over(bool(args.get("now")))
         room.changed()
         return {"taken": True}
+
+    def _handing_on(self) -> Delegation:
+        _, room = self._working()
+        if room.spec.agent.delegate < 1:
+            raise Refused("not-to-be-handed-on", "This session may hand nothing on. Nothing was started.")
+        if self._delegation is None:
+            self._delegation = Delegation(room, self._runner.checkpoints)
+        return self._delegation
+
+    async def _submit(self, args: Args) -> Mapping[str, Any]:
+        return await self._handing_on().submit(args)
+
+    async def _task(self, args: Args) -> Mapping[str, Any]:
+        return await self._handing_on().task(str(args["task_id"]), float(args.get("wait_s") or 0))
+
+    async def _delegated(self, args: Args) -> dict[str, Any]:
+        self._handing_on().hear(args["answers"], args["tasks"])
+        return {"heard": True}
 
     async def _risky(self, args: Args) -> dict[str, Any]:
         """Take a checkpoint before the agent does what may harm: the `command` of a `tool`."""

@@ -57,6 +57,7 @@ def task(result: verbs.show.Result) -> str:
             ("waits for", result.waiting_for),
             ("prompt", _short(result.prompt)),
             ("command", _short(command)),
+            ("handed on", f"by {result.parent}" if result.parent else None),
             ("provider", result.provider + (f" {result.region}" if result.region else "")),
             ("gpu", result.gpu or "none"),
             ("memory", f"{result.memory_gb:g} GiB" if result.memory_gb else "no limit"),

@@ -35,8 +35,10 @@ def run(ctx: Context, request: Request) -> Result:
     """Raises NotFound `no-receipt` for a session that was given none of it."""
     if request.id:
         return _given(ctx, request.id)
+    settings = ctx.loaded.config
+    ours = config_sync.handing_on(settings.agent.delegate, settings.budget.per_task_usd)
     with tempfile.TemporaryDirectory(prefix="parhelia-config-") as scratch:
-        receipt = config_sync.collect(Place(ctx.user_home, ctx.cwd, ctx.environ), Path(scratch))
+        receipt = config_sync.collect(Place(ctx.user_home, ctx.cwd, ctx.environ), Path(scratch), ours)
     return Result.model_validate(receipt.as_dict())
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from parhelia_mcp import budget, controller, follow
+from parhelia_mcp import budget, controller, delegation, follow
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Unreachable
 from parhelia_mcp.model import dollars, timestamp
@@ -52,7 +52,13 @@ def run(ctx: Context, request: Request) -> Result:
             f"The end of {session.id} was asked for and not seen within {WAIT_S:.0f} s ({session.observed_why or 'it is ending'}): it may still cost. It will be asked again until it is proved.",
             f"parhelia task show {session.task}",
         )
-    return _result(ctx, session.id, was, None)
+    return _result(ctx, session.id, was, _going_on(ctx, session.task))
+
+
+def _going_on(ctx: Context, task: str) -> str | None:
+    """What a person has to know of tasks that were handed on: each is a task of its own and is ended by itself."""
+    alive = [child for child in delegation.children(ctx, task) if ctx.store.newest(child).live]
+    return f"what it handed on goes on: {', '.join(alive)}" if alive else None
 
 
 def _result(ctx: Context, session: str, was: str, note: str | None) -> Result:

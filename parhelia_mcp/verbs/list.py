@@ -31,6 +31,7 @@ class Row(BaseModel):
     provider: str
     gpu: str | None
     title: str
+    parent: str | None
     created_at: str
     started_at: str | None
     ended_at: str | None
@@ -73,6 +74,7 @@ def row(ctx: Context, session: Session) -> Row:
         provider=session.provider,
         gpu=session.gpu,
         title=line(task.prompt if task.prompt is not None else " ".join(task.command or ()), 100),
+        parent=task.parent,
         created_at=task.created_at,
         started_at=session.started_at,
         ended_at=session.ended_at,

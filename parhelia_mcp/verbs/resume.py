@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from parhelia_mcp import files, follow, sessions, task_checkpoints, task_limit, terms
+from parhelia_mcp import delegation, files, follow, sessions, task_checkpoints, task_limit, terms
 from parhelia_mcp.checkpoint import create, restore, retention
 from parhelia_mcp.checkpoint import session as parts
 from parhelia_mcp.checkpoint.manifest import Facts, Manifest
@@ -119,7 +119,12 @@ def start(
     region = placed(latest, region)
     before = follow.spec_of(latest)
     agent = terms.agent_for(
-        ctx, task.provider, command=task.command, model=before.agent.model, interactive=before.agent.interactive
+        ctx,
+        task.provider,
+        command=task.command,
+        model=before.agent.model,
+        interactive=before.agent.interactive,
+        depth=delegation.depth(ctx, task),
     )
     given = _from_checkpoint(before, chosen) if chosen else _from_the_start(ctx, task.id, number)
     agent = replace(
@@ -129,8 +134,8 @@ def start(
         interactive=before.agent.interactive,
     )
     directory = files.private_dir(ctx.session_dir(task.id, number))
-    agent, carried = sessions.configured(ctx, agent, task.repository or task.source, directory)
     may = task_limit.next_session(ctx, latest, sizes, region, by_person=by_person, max_usd=max_usd)
+    agent, carried = sessions.configured(ctx, agent, task.repository or task.source, directory, may.cost)
     spec = Spec(
         task=task.id,
         session=session_id(task.id, number),

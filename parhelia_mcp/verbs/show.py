@@ -54,6 +54,7 @@ class Result(BaseModel):
     workspace_path: str | None
     checkpoints: list[dict[str, Any]]
     result: dict[str, Any] | None
+    parent: str | None  # the session whose agent handed it on
     attach: str | None
     diagnosis: dict[str, Any] | None
     sessions: list[str]
@@ -111,6 +112,7 @@ def result(ctx: Context, session: Session) -> Result:
         workspace_path=_workspace(ctx, session),
         checkpoints=_checkpoints(ctx, session),
         result=dict(session.result) if session.result else None,
+        parent=task.parent,
         attach=f"parhelia attach {session.task}" if session.live and session.handle else None,
         diagnosis=_diagnosis(ctx, session),
         sessions=[other.id for other in ctx.store.sessions(session.task)],

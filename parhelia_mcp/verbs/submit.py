@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from parhelia_mcp import budget, controller, files, follow, sessions, task_limit, terms, workspace
 from parhelia_mcp.context import Context
-from parhelia_mcp.errors import Problem, Refused, Usage
+from parhelia_mcp.errors import Refused, Usage
 from parhelia_mcp.model import Reason, State, dollars, new_task_id, session_id, timestamp
 from parhelia_mcp.spec import Agent, Spec, Workspace
 from parhelia_mcp.store import Session, Task
@@ -89,7 +87,7 @@ def run(ctx: Context, request: Request, *, agreed: int = 0, by_person: bool = Fa
     task_id = new_task_id()
     session = _store(ctx, request, task_id, provider, asked, agent)
     if session.task != task_id:
-        shutil.rmtree(ctx.task_dir(task_id), ignore_errors=True)
+        sessions.forget(ctx, task_id)
         return _again(ctx, request, ctx.store.task(session.task))
     started = launch(ctx, session)
     return started.model_copy(update={"note": _notes(note, started.note)})
@@ -200,7 +198,7 @@ def _store(
         given = (
             _fork(ctx, request.from_checkpoint, task_id) if request.from_checkpoint else _pack(ctx, request, directory)
         )
-        agent, carried = sessions.configured(ctx, agent, given.repository or given.source, directory)
+        agent, carried = sessions.configured(ctx, agent, given.repository or given.source, directory, asked.cost)
         command = tuple(request.command) if request.command else None
         task = Task(
             id=task_id,
@@ -229,15 +227,8 @@ def _store(
         )
         return sessions.create(ctx, task, 1, spec, [*given.sources, *carried], asked, new_task=True)
     except BaseException:
-        _forget(ctx, task_id)
+        sessions.forget(ctx, task_id)
         raise
-
-
-def _forget(ctx: Context, task_id: str) -> None:
-    """Remove the files of a task that was not stored; one that was goes on with them, whatever failed after that."""
-    with suppress(Problem):  # where that cannot be asked, `cleanup` finds them later
-        if not ctx.store.query("SELECT 1 FROM tasks WHERE id = ?", task_id):
-            shutil.rmtree(ctx.task_dir(task_id), ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,14 +263,10 @@ def _source(ctx: Context, request: Request) -> Path:
 def _fork(ctx: Context, checkpoint: str, task_id: str) -> _Given:
     """A checkpoint of another task as the start of this one, in a store of its own; the original is not touched."""
     from parhelia_mcp import task_checkpoints
-    from parhelia_mcp.checkpoint.compare import export
 
     session, found = task_checkpoints.find(ctx, checkpoint)
     origin = ctx.store.task(session.task)
-    home = ctx.task_dir(task_id)
-    export(task_checkpoints.mirrored(ctx, session, packs=True), found, home / "checkpoints")
-    kept = sorted(path for path in (home / "checkpoints").rglob("*") if path.is_file())
-    sources = [(str(path.relative_to(home)), str(path)) for path in kept]
+    sources = task_checkpoints.copied(ctx, session, found, task_id)
     begun = replace(follow.spec_of(session).workspace, inputs=(), checkpoint=found.hash)
     talk = found.agent.session_id if found.agent.transcript else None
     return _Given(begun, sources, origin.source, origin.repository, talk)
