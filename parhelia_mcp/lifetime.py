@@ -41,6 +41,8 @@ def _next(ctx: Context, session: Session) -> Session:
     tokens = dollars(cost.tokens) if agent.kind == "claude" else None
     if kept.agent.transcript and kept.agent.session_id:
         agent = replace(agent, resume=True, session_id=kept.agent.session_id)
+    folder = files.private_dir(ctx.session_dir(task.id, session.number + 1))
+    agent, carried = sessions.configured(ctx, agent, task.repository or task.source, folder, cost)
     spec = replace(
         before,
         session=session_id(task.id, session.number + 1),
@@ -50,5 +52,4 @@ def _next(ctx: Context, session: Session) -> Session:
         message=None,
     )
     asked = sessions.Asked(session.sizes, session.region, life_s, most, cost, left_s=left_s - life_s)
-    files.private_dir(ctx.session_dir(task.id, session.number + 1))
-    return sessions.create(ctx, task, session.number + 1, spec, [], asked, new_task=False)
+    return sessions.create(ctx, task, session.number + 1, spec, carried, asked, new_task=False)

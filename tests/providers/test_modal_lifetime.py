@@ -10,9 +10,13 @@ import sqlite3
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from urllib.parse import urlsplit
 
 import pytest
 
+from tests.claude_client import claude_path
+from tests.fake_api import fake_api, say
 from tests.front import Front, eventually
 from tests.modal_loopback.client import Loopback
 from tests.providers.test_modal_main_job import of
@@ -30,10 +34,11 @@ def go_offline(front: Front) -> None:
 
 @pytest.fixture(scope="module")
 def fronts(server: Loopback, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Front]]:
-    """Three users whose sandboxes live at the same time: it is the only thing that takes long here."""
+    """Users whose sandboxes live at the same time: it is the only thing that takes long here."""
     small = {"PARHELIA_PROVIDER": "modal", "PARHELIA_MODAL_CPU": "1", "PARHELIA_MODAL_MEMORY": "1"}
     root = tmp_path_factory.mktemp("lifetime")
-    made = {name: Front(root / name, **server.env, **small, **LIFE) for name in ("waiting", "away", "killing", "poor")}
+    names = ("waiting", "away", "killing", "poor", "agent")
+    made = {name: Front(root / name, **server.env, **small, **LIFE) for name in names}
     for front in made.values():
         front.repository()
     yield made
@@ -48,7 +53,20 @@ def waiting(fronts: dict[str, Front]) -> subprocess.Popen[bytes]:
 
 
 @pytest.fixture(scope="module")
-def tasks(fronts: dict[str, Front], server: Loopback, waiting: subprocess.Popen[bytes]) -> dict[str, str]:
+def agent(fronts: dict[str, Front], server: Loopback) -> Iterator[tuple[str, Event]]:
+    """The task of an agent that gets no answer before the event: its sandbox ends first."""
+    answers = Event()
+    with fake_api([say("Done.").but(gate=answers, times=0)]) as api:
+        server.egress(urlsplit(api.url).port)
+        keys = {"ANTHROPIC_API_KEY": "sk-test", "ANTHROPIC_BASE_URL": api.url}
+        env = {**keys, "PARHELIA_AGENT_COMMAND": str(claude_path())}
+        yield fronts["agent"].json("submit", "count", "--timeout-hours", "0.03", env=env)["task_id"], answers
+
+
+@pytest.fixture(scope="module")
+def tasks(
+    fronts: dict[str, Front], server: Loopback, waiting: subprocess.Popen[bytes], agent: tuple[str, Event]
+) -> dict[str, str]:
     """The tasks of those who went away while the first sandbox lived; it has ended."""
 
     def leave(name: str) -> str:
@@ -63,6 +81,18 @@ def tasks(fronts: dict[str, Front], server: Loopback, waiting: subprocess.Popen[
     for task in found.values():
         eventually(lambda task=task: of(server, task) and not of(server, task, live=True), within=120, what="the end")
     return found
+
+
+def test_an_agent_goes_on_with_its_configuration(
+    fronts: dict[str, Front], tasks: dict[str, str], agent: tuple[str, Event]
+) -> None:
+    front, (task, answers) = fronts["agent"], agent
+    eventually(lambda: len(lives(front, task)) > 1, what="the second life")
+    answers.set()
+    front.until(task, "completed", "failed")
+    ends = [reason for _, reason in lives(front, task)]
+    assert set(ends[:-1]) == {"lifetime"} and ends[-1] == "agent-exit", front.show(task)["detail"]
+    assert front.json("config", "diff", f"{task}.2") == front.json("config", "diff", f"{task}.1")
 
 
 def lives(front: Front, task: str) -> list[tuple[int, str]]:
