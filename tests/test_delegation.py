@@ -109,7 +109,7 @@ def test_an_agent_hands_work_on_out_of_its_own_money_once_and_one_level_deep(fro
 def test_what_is_refused_outside_gives_the_money_back_and_a_killed_parent_leaves_its_tasks(front: Front) -> None:
     lowered, raised = Event(), Event()
     ask = use("Bash", command="sh -c 'echo two > a.txt'")  # which waits for a person
-    hand_on = use("mcp__parhelia__submit", prompt="The CUB: go on.", max_usd=12)
+    hand_on = use("mcp__parhelia__submit", prompt="The CUB: go on.", max_usd=12, idempotency_key="cub")
     script = [
         hand_on.but(when=by_parent, gate=lowered),
         hand_on.but(when=by_parent, gate=raised),

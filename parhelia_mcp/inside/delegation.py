@@ -40,10 +40,10 @@ class Delegation:
         """Hand a task on; the same idempotency key, the same task. Raises Usage, Refused; then nothing was started."""
         request = _request(args)
         async with self._one:
-            key = request.pop("idempotency_key", None) or f"request-{len(self._numbers) + 1}"
+            key = request.pop("idempotency_key", None) or f"request-{len(self._held) + 1}"
             if key not in self._numbers:
                 await self._ask(key, request)
-        number = self._numbers[key]
+            number = self._numbers[key]
         with anyio.move_on_after(ANSWER_S):
             while number not in self._answers:
                 await self._news.wait()
@@ -95,6 +95,7 @@ class Delegation:
                 self._room.emit("delegate", f"handed on as {answer['task_id']}")
                 continue
             self._room.emit("delegate", f"not handed on: {answer['error']['message']}")
+            self._numbers = {key: known for key, known in self._numbers.items() if known != number}
             if self._room.hold:
                 self._room.hold(-self._held[number - 1])
         self._tasks.update(tasks)

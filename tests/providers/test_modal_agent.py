@@ -6,11 +6,13 @@ import os
 import pwd
 from urllib.parse import urlsplit
 
+from tests.budget.proof import prove
 from tests.claude_client import claude_path
 from tests.fake_api import fake_api, say, use
 from tests.front import Front
 from tests.modal_loopback.client import Loopback
 from tests.providers.test_modal_main_job import cloud  # noqa: F401 -- a fixture
+from tests.test_delegation import ASKED, asking, by_child, by_parent
 
 KEY = "sk-that-nobody-shall-see"
 # What is looked for is put together here, so that a search does not find itself.
@@ -34,14 +36,29 @@ def agent_of(loopback: Loopback) -> str:
     return "agent" if loopback.isolated else pwd.getpwuid(os.getuid()).pw_name
 
 
-def test_claude_code_works_as_a_user_that_cannot_find_the_key(cloud: Front, loopback: Loopback) -> None:  # noqa: F811
-    with fake_api([use("Bash", command=HUNT), say("Done.")]) as api:
+def test_claude_code_works_as_a_user_that_cannot_find_the_key_and_hands_on_what_it_may(
+    cloud: Front,  # noqa: F811
+    loopback: Loopback,
+) -> None:
+    script = [
+        use("Bash", command=HUNT).but(when=by_parent),
+        use("mcp__parhelia__submit", prompt="The CUB.", max_usd=2).but(when=by_parent),
+        asking(use("mcp__parhelia__status", task_id="", wait_s=600)),
+        say("Done.").but(when=by_parent),
+        use("Bash", command="id -un > cub.txt; cat who.txt >> cub.txt").but(when=by_child),
+        say("Done too.").but(when=by_child),
+    ]
+    with fake_api(script) as api:
         loopback.egress(urlsplit(api.url).port)
         keys = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": api.url}
-        task = cloud.json("submit", "look", env={**keys, "PARHELIA_AGENT_COMMAND": str(claude_path())})["task_id"]
+        env = {**keys, **ASKED, "PARHELIA_AGENT_COMMAND": str(claude_path())}
+        task = cloud.json("submit", "The LION: look.", env=env)["task_id"]
         cloud.until(task, "completed", within=120)
         assert {request.token for request in api.messages} == {KEY}
     user = agent_of(loopback)
+    (cub,) = (row["task_id"] for row in cloud.json("list")["tasks"] if row["parent"] == f"{task}.1")
+    assert cloud.git("show", f"parhelia/{cub}:cub.txt").split() == [user, user]
+    assert prove(cloud.home / "parhelia.db")[1] == 0
     assert cloud.git("show", f"parhelia/{task}:who.txt").split() == [user]
     assert cloud.git("show", f"parhelia/{task}:owners.txt").split() == [user, user]
     if loopback.isolated:
