@@ -68,7 +68,7 @@ class HookValidator:
                 faults += dry_run.check(hook, self._place)
             findings += faults
         findings += together.check(hooks, self._place)
-        findings += _untracked(hooks, self._place.project)
+        findings += _unreviewed(hooks, self._place)
         findings += self._around(read, hooks)
         order = {"error": 0, "warning": 1, "info": 2}
         findings.sort(key=lambda finding: order[finding.severity])
@@ -95,15 +95,31 @@ class HookValidator:
         return [(source.path, backup) for source in own if (backup := repair.fix(source))]
 
 
-def _untracked(hooks: list[Hook], project: Path) -> Iterator[Finding]:
-    """Hooks that come with the project but not from its git history, so nobody has reviewed them."""
-    pages = {hook.source.path for hook in hooks if hook.source.kind == "project"}
-    for page in sorted(pages):
-        command = ["git", "-C", str(project), "ls-files", "--error-unmatch", "--", str(page)]
-        try:
-            known = subprocess.run(command, capture_output=True, timeout=5, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return
-        if known.returncode == 1:
-            what = "These hooks are not in git: they came from somewhere else."
-            yield Finding("HK141", "info", str(page), "/hooks", what, f"read them, then: git add {page}")
+def _unreviewed(hooks: list[Hook], place: Place) -> Iterator[Finding]:
+    """Hooks of the project, and what they run there, that git does not hold as they are: nobody has reviewed them."""
+    own = [hook for hook in hooks if hook.source.kind == "project"]
+    named = {hook.source.path for hook in own} | {path for hook in own for path in commands.started(hook, place)}
+    for path in sorted(path for path in named if path.is_file() and path.is_relative_to(place.project)):
+        listed = _git(place.project, "ls-files", "--stage", "--error-unmatch", "--", str(path))
+        if listed.returncode == 1:
+            what = "It is not in git: it came from somewhere else."
+        elif listed.returncode == 0 and not _held(listed.stdout, path, place.project):
+            what = "It was changed since it was last added to git."
+        else:
+            continue
+        yield Finding("HK141", "warning", str(path), "", what, f"read it, then: git add {path}")
+
+
+def _held(listed: bytes, path: Path, project: Path) -> bool:
+    """Whether the file is the one in git's list; no filter of the repository runs."""
+    now = _git(project, "hash-object", "--no-filters", "--", str(path))
+    return now.returncode != 0 or now.stdout.strip() in listed.split()
+
+
+def _git(project: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
+    """What git says; code 128 where it says nothing."""
+    argv = ["git", "-c", "core.fsmonitor=false", "-C", str(project), *words]
+    try:
+        return subprocess.run(argv, capture_output=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return subprocess.CompletedProcess(argv, 128, b"", b"")

@@ -27,7 +27,7 @@ INLINE = {"sh": "-c", "bash": "-c", "zsh": "-c", "dash": "-c", "node": "-e", "pe
 def check(hook: Hook, place: Place) -> Iterator[Finding]:
     """Findings about the first program in a hook's command; text that cannot be resolved here is left alone."""
     command = hook.command
-    yield from _risks(hook, command)
+    yield from _risks(hook, command, place)
     known = _variables(hook, place)
     if broken := _unquoted(command, known):
         fix = command.replace(broken, f'"{broken}"')
@@ -63,7 +63,7 @@ def started(hook: Hook, place: Place) -> list[Path]:
     return [_located(word, place) for word in named]
 
 
-def _risks(hook: Hook, command: str) -> Iterator[Finding]:
+def _risks(hook: Hook, command: str, place: Place) -> Iterator[Finding]:
     if SECRET.search(command):
         yield hook.finding(
             "HK142", "warning", "The command holds what looks like a key.", "read it from the environment"
@@ -75,7 +75,8 @@ def _risks(hook: Hook, command: str) -> Iterator[Finding]:
     homes = ("/home/", "/Users/", "/root/")
     if hook.source.kind == "plugin" and any(home in command for home in homes):
         fix = 'sh "${CLAUDE_PLUGIN_ROOT}"/hooks/NAME'
-        yield hook.finding("HK138", "warning", "A plugin's hook names a path of one machine.", fix)
+        severity = "warning" if str(place.home) in command else "error"  # in the user's own home it may work
+        yield hook.finding("HK138", severity, "A plugin's hook names a path of one machine.", fix)
 
 
 def _variables(hook: Hook, place: Place) -> dict[str, str]:

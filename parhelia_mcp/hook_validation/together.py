@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from parhelia_mcp.hook_validation import commands, matchers
@@ -9,6 +10,7 @@ from parhelia_mcp.hook_validation.model import TOOLS, Finding, Hook
 from parhelia_mcp.hook_validation.sources import Place
 
 LARGEST = 1 << 20  # of a script, to be searched
+IMPORTED = re.compile(rb"^[ \t]*(?:from|import)[ \t]+\.?(\w+)", re.MULTILINE)
 
 
 def check(hooks: list[Hook], place: Place) -> Iterator[Finding]:
@@ -51,13 +53,17 @@ def _both(one: str, other: str) -> str:
 
 
 def _rewrites(hook: Hook, place: Place) -> bool:
-    """Whether the command, or what it starts, speaks of `updatedInput`."""
+    """Whether the command, what it starts, or a Python module beside that which it imports speaks of `updatedInput`."""
     if "updatedInput" in hook.command:
         return True
-    for path in commands.started(hook, place):
+    queue = commands.started(hook, place)
+    for path in queue:  # it grows
         try:
-            if path.is_file() and path.stat().st_size <= LARGEST and b"updatedInput" in path.read_bytes():
-                return True
+            text = path.read_bytes() if path.is_file() and path.stat().st_size <= LARGEST else b""
         except OSError:
             continue
+        if b"updatedInput" in text:
+            return True
+        beside = [path.with_name(f"{name.decode()}.py") for name in IMPORTED.findall(text)]
+        queue += [module for module in beside if module not in queue and module.is_file()]
     return False

@@ -165,11 +165,14 @@ def alive(pid: str) -> bool:
         (pre("./hook.sh"), "HK136"),
         (changing("echo updatedInput", "echo '{updatedInput}'"), "HK151"),
         (changing("echo updatedInput", "sh ./change.sh", matcher="Edit|Bash"), "HK151"),
+        (changing("echo updatedInput", "python3 ./outer.py", matcher="Edit|Bash"), "HK151"),
     ],
 )
 def test_what_works_but_should_not_be_so_is_a_warning(tmp_path: Path, data: Any, code: str) -> None:
     script(tmp_path, "exit 0\n")
     (tmp_path / "change.sh").write_text("echo updatedInput\n")
+    (tmp_path / "outer.py").write_text("import json\nfrom inner import change\n")
+    (tmp_path / "inner.py").write_text("import outer\nKEY = 'updatedInput'\n")
     found = report(tmp_path, data)
     assert found.ok, str(found)
     assert code in {finding.code for finding in found.findings}
@@ -179,6 +182,22 @@ def test_hooks_that_change_different_tools_or_only_look_do_not_meet(tmp_path: Pa
     found = report(tmp_path, changing("echo updatedInput", "echo updatedInput too", matcher="Edit"))
     assert codes(found) == set(), str(found)
     assert codes(report(tmp_path, changing("echo updatedInput", "true"))) == set()
+
+
+def test_what_the_project_runs_is_named_until_git_holds_it_as_it_is(front: Front) -> None:
+    project = front.repository()
+    path = script(project, "exit 0\n")
+    settings_file = project_with(project, pre('"$CLAUDE_PROJECT_DIR"/hook.sh'))
+
+    def unreviewed() -> dict[str, str]:
+        found = HookValidator(home=front.user_home, project=project, environ=ENVIRON).validate().findings
+        return {each.file: each.what for each in found if each.code == "HK141"}
+
+    assert unreviewed() == dict.fromkeys((str(settings_file), path), "It is not in git: it came from somewhere else.")
+    front.git("add", "-A")
+    assert unreviewed() == {}
+    script(project, "exit 0 # in another way\n")
+    assert unreviewed() == {path: "It was changed since it was last added to git."}
 
 
 def test_a_script_that_everybody_can_change_is_an_error(tmp_path: Path) -> None:
@@ -206,6 +225,10 @@ def test_the_hooks_of_an_enabled_plugin_are_checked(tmp_path: Path) -> None:
         settings_file.write_text(json.dumps({"enabledPlugins": {"x@m": enabled}}))
         found = HookValidator(home=tmp_path / "home", project=tmp_path, environ=ENVIRON).validate()
         assert codes(found) == ({"HK130"} if enabled else set())
+    (plugin / "hooks" / "hooks.json").write_text(json.dumps(pre("true /home/somebody/else.py")))
+    settings_file.write_text(json.dumps({"enabledPlugins": {"x@m": True}}))
+    found = HookValidator(home=tmp_path / "home", project=tmp_path, environ=ENVIRON).validate()
+    assert [(each.code, each.severity) for each in found.findings if each.code != "HK171"] == [("HK138", "error")]
 
 
 PAGE = """---
