@@ -63,7 +63,7 @@ def serve(ctx: Context, session: Session, told: dict[str, Any]) -> None:
 
     `told` remembers what each session knows; losing it tells them again. One at a time may do this: the controller.
     """
-    if not session.live or session.delivered_at is None or not (session.spec or {})["agent"].get("delegate"):
+    if not session.live or session.delivered_at is None or not (session.spec or {}).get("agent", {}).get("delegate"):
         return
     asked = ctx.store.query("SELECT * FROM delegations WHERE session = ? ORDER BY number", session.id)
     answers = {row["number"]: _answer(ctx, session, row) for row in asked}

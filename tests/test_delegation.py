@@ -80,7 +80,7 @@ def test_an_agent_hands_work_on_out_of_its_own_money_once_and_one_level_deep(fro
     assert all(TOOL in seen.raw for seen in asked)
     assert not any(TOOL in seen.raw for seen in served)
     _, refused, started, told = results(asked[-1].raw)
-    assert "$9.00 was asked for and $" in refused and "is left for tokens here. Nothing was started." in refused
+    assert "$9 was asked for and $4.99" in refused and "is left for tokens here. Nothing was started." in refused
     assert cub in started
     for fact in ("completed", f"parhelia/{cub}", "The cub is done."):
         assert fact in told, told

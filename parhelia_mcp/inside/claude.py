@@ -160,7 +160,7 @@ class Claude:
             meter.hold(micro)
         except NoRoom:
             left = max((meter.cap_micro or 0) - meter.spent_micro - meter.reserved_micro, 0)
-            what = f"${model.dollars(micro):.2f} was asked for and ${model.dollars(left):.2f} is left for tokens here."
+            what = f"${model.dollars(micro):g} was asked for and ${model.dollars(left):g} is left for tokens here."
             raise Refused("over-task-limit", f"{what} Nothing was started.", "ask for less") from None
         self._cap = model.dollars(meter.cap_micro or 0)
 
