@@ -98,15 +98,14 @@ def _advance(ctx: Context, session: Session, told: dict[str, Any]) -> bool:
     """Whether anything changed."""
     import logging
 
-    from parhelia_mcp import (
-        delegation,
-        follow,
-        lifetime,
-    )  # not at the top: `ensure` is called by commands that never drive
+    # not at the top: `ensure` is called by commands that never drive
+    from parhelia_mcp import delegation, follow, lifetime, snapshots
 
     try:
         after = (follow.advance if session.live else lifetime.carry_on)(ctx, session)
         delegation.serve(ctx, after, told)
+        if after.live and after.handle:
+            snapshots.keep(ctx, after)
         return after != session
     except Problem as problem:
         logging.warning("%s: %s", session.id, problem)

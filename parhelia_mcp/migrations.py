@@ -102,6 +102,14 @@ STEPS = (
         PRIMARY KEY (session, number)
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    -- Snapshots of sandboxes that belong to checkpoints, by the whole hash of the manifest; image NULL: not taken yet.
+    CREATE TABLE snapshots (
+        checkpoint TEXT PRIMARY KEY, session TEXT NOT NULL, provider TEXT NOT NULL, made_at TEXT NOT NULL,
+        asked INTEGER NOT NULL, image TEXT, expires_at TEXT NOT NULL, gone_at TEXT
+    ) STRICT;
+    CREATE INDEX snapshots_session ON snapshots (session, made_at);
+    """,
 )
 
 

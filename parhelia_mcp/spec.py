@@ -26,6 +26,7 @@ class Workspace:
     branch: str | None = None  # the branch checked out in the session; None when HEAD was detached
     inputs: tuple[str, ...] = ()  # files to unpack, relative to the session's directory, in order
     checkpoint: str | None = None  # whole blake3 hash of the manifest to restore
+    ground: str | None = None  # what is said of the snapshot on which the checkpoint is laid
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ LAYERS = (  # from the ground up: a module may import its own layer and those be
     (
         "budget",
         "billing",
+        "snapshots",
         "credentials",
         "faults",
         "notify",

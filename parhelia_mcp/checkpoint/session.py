@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def has_tasks(store: Store, wanted: Manifest) -> bool:
 
 def _put_back(store: Store, wanted: Manifest, part: str, target: Path, aside: Path) -> None:
     if target.exists():
-        target.rename(aside)
+        shutil.move(target, aside)  # perhaps to another disk
     restoring.restore(store, wanted, target, part=part, force=True)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-from parhelia_mcp import credentials, locks
+from parhelia_mcp import credentials, locks, snapshots
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Corrupted, LocalFault, NotFound, Refused, Unreachable, Usage
 from parhelia_mcp.failpoint import reach
@@ -59,8 +59,10 @@ def start(ctx: Context, session: Session) -> Session:
 
 def _create(ctx: Context, session: Session) -> Session:
     began = now()  # before it exists: what it costs is never less than what is charged
+    image = None
     try:
         spec = _sandbox_spec(ctx, session)
+        image = spec.image
         handle = ctx.provider(session.provider).start(spec, deadline=ANSWER_S)
     except Unreachable as problem:
         return ctx.store.update(
@@ -70,6 +72,9 @@ def _create(ctx: Context, session: Session) -> Session:
             next_try_at=timestamp(now() + RETRY),
         )
     except (Refused, Usage, NotFound, LocalFault, Corrupted) as problem:
+        if image and problem.code == "snapshot-gone":
+            snapshots.gone(ctx, image)
+            return _create(ctx, session)
         return settle(ctx, session, State.FAILED, Reason.START_FAILED, None, f"{problem} [{problem.code}]", None)
     reach("start.created")
     return ctx.store.update(
@@ -104,6 +109,7 @@ def _sandbox_spec(ctx: Context, session: Session) -> SandboxSpec:
         tags={"parhelia": "1", "owner": ctx.owner, "task": session.task, "session": session.id},
         region=session.region,
         secrets=secret.secrets,
+        image=found.image if (found := snapshots.ground(ctx, told.workspace.checkpoint)) else None,
         credential={**secret.values, **keys.make(ctx.home, session.id).for_sandbox(), **_key(ctx, told)},
     )
 
@@ -129,6 +135,7 @@ def deliver(ctx: Context, session: Session) -> Session:
     reach("deliver.inputs")
     raw = dict(session.spec or {})
     raw["limits"] = {**raw["limits"], "deadline": timestamp(ends_at(session)), "paid_s": session.timeout_s}
+    raw["workspace"] = {**raw["workspace"], "ground": snapshots.said(ctx, raw["workspace"].get("checkpoint"))}
     sandbox.put("spec.json", json.dumps(raw, ensure_ascii=False).encode())
     reach("deliver.spec")
     return ctx.store.update(session.id, delivered_at=timestamp())

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from parhelia_mcp import budget, files, notify
+from parhelia_mcp import budget, files, notify, snapshots
 from parhelia_mcp.context import Context
 from parhelia_mcp.errors import Unreachable
 from parhelia_mcp.failpoint import reach
@@ -89,6 +89,8 @@ def _apply(ctx: Context, session: Session, lines: list[bytes], offset: int) -> S
                 charged |= budget.charge(db, session, "tokens", value, key)
             if kind == "delegate":
                 _keep_request(db, session, event)
+            if kind == "checkpoint":
+                snapshots.want(ctx, db, session, event)
             changes |= _seen(session, event)
         session = ctx.store.update(session.id, db, **changes)
         reach("follow.apply")

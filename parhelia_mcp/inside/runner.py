@@ -242,15 +242,17 @@ class Runner:
             await anyio.to_thread.run_sync(self.owner.give, self.workspace)
             self.owner.give(self.runtime / "agent")
         base = f" at {told.workspace.base_commit[:12]}" if told.workspace.base_commit else ""
-        self.emit("workspace", f"workspace: {told.workspace.kind}{base} in {self.workspace}", path=str(self.workspace))
+        ground = f"; {told.workspace.ground}" if told.workspace.ground else ""
+        self.emit(
+            "workspace", f"workspace: {told.workspace.kind}{base} in {self.workspace}{ground}", path=str(self.workspace)
+        )
         await configuration.check(room)
 
     def _unpack(self, room: Room) -> None:
         """Lay out the workspace; one that an earlier session left is kept beside it."""
         told = room.spec
         if self.workspace.is_dir() and any(self.workspace.iterdir()):
-            kept = self.workspace.with_name(f"{self.workspace.name}.{told.number - 1}")
-            self.workspace.rename(kept)
+            self._make_way(told.number)
         if told.workspace.checkpoint is not None:
             from parhelia_mcp.checkpoint import session
             from parhelia_mcp.checkpoint.store import Store, load
@@ -263,6 +265,14 @@ class Runner:
         from parhelia_mcp import workspace
 
         workspace.unpack(told.workspace, self.session_dir, self.workspace)
+
+    def _make_way(self, number: int) -> None:
+        """Keep what an earlier session left on this disk beside the workspace; what an image brought is in its snapshot."""
+        if self.workspace.parent == self.task_dir:
+            self.workspace.rename(self.workspace.with_name(f"{self.workspace.name}.{number - 1}"))
+            return
+        for left in self.workspace.iterdir():
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
 
     async def _run(self, room: Room) -> End:
         """Run the agent until it ends or is ended, and every process with it."""

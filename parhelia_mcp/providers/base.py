@@ -41,6 +41,7 @@ class SandboxSpec:
     tags: Mapping[str, str]  # owner, project, task, session; how `list` finds what a database never heard of
     region: str | None = None
     secrets: tuple[str, ...] = ()  # names of secrets the provider keeps
+    image: str | None = None  # a snapshot to start from instead of the usual files
     credential: Mapping[str, str] = field(default_factory=dict, repr=False)  # for the runner alone, never stored
 
 
@@ -139,6 +140,13 @@ class Sandbox(Protocol):
         """Host and port by which this machine reaches TCP `port` of the sandbox. Raises Unreachable."""
         ...
 
+    def snapshot(self, ttl_s: int, *, deadline: float = DEADLINE) -> str | None:
+        """Keep all its files for so long; returns what `SandboxSpec.image` takes, None where there is no such thing.
+
+        Raises Unreachable where it was not taken.
+        """
+        ...
+
     def terminate(self, *, deadline: float = DEADLINE) -> Exit:
         """End every process of the sandbox and prove it. Idempotent. Raises Unreachable when the end was not seen."""
         ...
@@ -155,7 +163,8 @@ class Provider(Protocol):
         """Start the sandbox named `spec.name`, whose entrypoint is our runner, or adopt the one that has the name.
 
         The runner waits for `spec.json` of its session before it does anything. Raises Refused for what can never
-        work (size, region, secret, token), Unreachable for what may work later.
+        work (size, region, secret, token), NotFound `snapshot-gone` where it has `spec.image` no more, Unreachable for
+        what may work later.
         """
         ...
 

@@ -231,6 +231,9 @@ class LocalSandbox:
             raise Unreachable("no-tunnel", what, f"parhelia status {self._name}")
         return "127.0.0.1", state["ssh"]["port"] if port == SSH_PORT else port
 
+    def snapshot(self, ttl_s: int, *, deadline: float = DEADLINE) -> None:
+        """Its files are this machine's own."""
+
     def terminate(self, *, deadline: float = DEADLINE) -> Exit:
         """The runner goes first, so that what it leaves falls to the guard, whatever it did to its environment."""
         runtime = self._state().get("runtime")

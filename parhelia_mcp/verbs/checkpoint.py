@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from parhelia_mcp import controller, follow, task_checkpoints
+from parhelia_mcp import controller, follow, snapshots, task_checkpoints
 from parhelia_mcp.checkpoint import compare, retention, trees, verify
 from parhelia_mcp.checkpoint import store as stores
 from parhelia_mcp.checkpoint.format import FILE
@@ -97,10 +97,19 @@ class Conversation(BaseModel):
     whole: bool
 
 
+class Snapshot(BaseModel):
+    """What was kept of the whole sandbox beside a checkpoint, as its provider calls it."""
+
+    provider: str
+    image: str
+    expires_at: str
+
+
 class ShowResult(Row):
     """One checkpoint with its whole manifest."""
 
     manifest: dict[str, Any]
+    snapshot: Snapshot | None = None
     conversation: Conversation | None = None
     tasks: int = 0  # entries of the agent's task list
     screen: str | None = None
@@ -220,7 +229,16 @@ def show(ctx: Context, request: OneRequest) -> ShowResult:
         inside = _inside_of(store, found)
     except Refused as locked:
         inside = {"locked": clean(str(locked))}
-    return ShowResult(**row(found).model_dump(), manifest=found.as_dict(), **inside)
+    kept = _snapshot(ctx, found)
+    manifest = {**found.as_dict(), "snapshot": kept.model_dump() if kept else None}
+    return ShowResult(**row(found).model_dump(), manifest=manifest, snapshot=kept, **inside)
+
+
+def _snapshot(ctx: Context, found: Manifest) -> Snapshot | None:
+    kept = snapshots.of(ctx, found.hash)
+    if kept is None or not kept.usable:
+        return None
+    return Snapshot(provider=kept.provider, image=kept.image, expires_at=kept.expires_at)
 
 
 def _inside_of(store: Store, found: Manifest) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 FILE gets, when everything answers, one line of JSON: `{"grpc": PORT, "http": PORT, "pid": PID, "isolated": BOOL}`. What it
 knows lies in DIR, so that the next server goes on where one was killed. The http port serves blocks of volumes, and tests:
 `POST /faults` (a list of rules), `GET /calls`, `POST /vanish/NAME`, `POST /cut`, `POST /machines/on|off`,
-`POST /egress/PORT`, `POST /crowd/OWNER/COUNT`, `POST /secret/NAME` (an object of keys), `POST /rates` (an object of rates).
+`POST /egress/PORT`, `POST /crowd/OWNER/COUNT`, `POST /expire` (all snapshots), `POST /secret/NAME` (an object of keys), `POST /rates` (an object of rates).
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Doors:
                 web.post("/egress/{port}", self.egress),
                 web.post("/rates", self.rates),
                 web.post("/crowd/{owner}/{count}", self.crowd),
+                web.post("/expire", self.expire),
             ]
         )
         return app
@@ -72,13 +73,20 @@ class Doors:
                 "name": one.name,
                 "live": one.result is None,
                 "tags": one.tags,
+                "image": one.definition.image_id,
                 "regions": list(one.definition.scheduler_placement.regions),
             }
             for one in self.world.sandboxes.values()
         ]
         missing = sorted(self.calls.unimplemented)
         return web.json_response(
-            {"seen": self.calls.seen, "unimplemented": missing, "living": living, "sandboxes": sandboxes}
+            {
+                "seen": self.calls.seen,
+                "unimplemented": missing,
+                "living": living,
+                "sandboxes": sandboxes,
+                "snapshots": self.world.snapshots,
+            }
         )
 
     async def cut(self, request: web.Request) -> web.Response:
@@ -115,6 +123,11 @@ class Doors:
 
     async def crowd(self, request: web.Request) -> web.Response:
         self.sandboxes.crowd(request.match_info["owner"], int(request.match_info["count"]))
+        return web.Response()
+
+    async def expire(self, _request: web.Request) -> web.Response:
+        self.world.snapshots = dict.fromkeys(self.world.snapshots, 0.0)
+        kept.save(self.world)
         return web.Response()
 
 

@@ -39,6 +39,7 @@ class Plan:
     workdir: str
     mounts: Mapping[str, Path]  # path inside -> directory outside
     egress: tuple[int, ...] = ()  # ports of this machine that it may reach
+    image: Path | None = None  # the files of a snapshot that it starts from
 
 
 class Orphan:
@@ -85,6 +86,7 @@ class Process:
 class Box(Protocol):
     plan: Plan
     entry: Process
+    own: Path  # the files that are its own: what a snapshot keeps
 
     async def run(self, argv: list[str], env: Mapping[str, str], workdir: str, name: str) -> Process: ...
     async def connect(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]: ...
@@ -121,6 +123,14 @@ async def spawn(argv: list[str], env: Mapping[str, str], cwd: Path | None, out: 
     return Process(process, stdout, stderr)
 
 
+async def copy(source: Path, target: Path) -> None:
+    """Copy a tree as it is: owners, links, what an overlay has marked as removed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    process = await asyncio.create_subprocess_exec("cp", "-a", "-T", str(source), str(target))
+    if await process.wait():
+        raise OSError(f"{source} was not copied")
+
+
 async def relay(
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
@@ -155,13 +165,15 @@ class Plain:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.root = plan.folder / "root"
+        self.root = self.own = plan.folder / "root"
         self.places = {**plan.mounts, **{path: self.root / path[1:] for path in ("/workspace", "/home/agent")}}
         self.ports: dict[int, int] = {}  # of the sandbox -> of this machine, whose ports all boxes share
 
     @classmethod
     async def start(cls, plan: Plan) -> Plain:
         box = cls(plan)
+        if plan.image:
+            await copy(plan.image, box.own)
         for place in (box.root, box.root / "home", *box.places.values()):
             place.mkdir(parents=True, exist_ok=True)
         argv = list(plan.argv)

@@ -93,6 +93,10 @@ class Loopback:
         """Have `count` sandboxes of `owner` that run nothing."""
         self._post(f"/crowd/{owner}/{count}")
 
+    def expire(self) -> None:
+        """Let the time of every snapshot be over."""
+        self._post("/expire")
+
     def _post(self, path: str, body: Any = None) -> None:
         request = urllib.request.Request(self.http + path, data=json.dumps(body).encode(), method="POST")
         self._opened(request).close()

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.modal_loopback.boxes import ENTRY, INTERPRETER, Plan, Process, adopted, base_env, relay, spawn
+from tests.modal_loopback.boxes import ENTRY, INTERPRETER, Plan, Process, adopted, base_env, copy, relay, spawn
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = "/home/sandbox"
@@ -34,11 +34,14 @@ class Isolated:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.upper, self.root = plan.folder / "upper", plan.folder / "root"
+        self.own = self.upper
         self._doors: list[asyncio.Server] = []
 
     @classmethod
     async def start(cls, plan: Plan) -> Isolated:
         box = cls(plan)
+        if plan.image:
+            await copy(plan.image, box.own)
         for folder in (box.upper, box.root, plan.folder / "work", *plan.mounts.values()):
             folder.mkdir(parents=True, exist_ok=True)
         box._furnish()

@@ -13,7 +13,7 @@ from parhelia_mcp import files
 if TYPE_CHECKING:
     from tests.modal_loopback.world import Sandbox, World
 
-NAMES = ("apps", "secrets", "secret_names", "volume_names", "rates")
+NAMES = ("apps", "secrets", "secret_names", "volume_names", "rates", "snapshots")
 
 
 def save(world: World) -> None:

@@ -73,7 +73,7 @@ class Objects:
         return api_pb2.ImageGetOrCreateResponse(image_id=image_id, result=_DONE)
 
     async def ImageFromId(self, request: api_pb2.ImageFromIdRequest) -> api_pb2.ImageFromIdResponse:
-        if request.image_id not in self.world.images:
+        if not self.world.has_image(request.image_id):
             raise GRPCError(Status.NOT_FOUND, f"Image {request.image_id} not found")
         return api_pb2.ImageFromIdResponse(image_id=request.image_id)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from grpclib import GRPCError, Status
 from modal_proto import task_command_router_pb2 as pb
 
-from tests.modal_loopback.boxes import Process
-from tests.modal_loopback.world import Sandbox, World
+from tests.modal_loopback import kept
+from tests.modal_loopback.boxes import Process, copy
+from tests.modal_loopback.world import Sandbox, World, new_id
 
 CHUNK = 1 << 18
 TICK = 0.01  # how often growing output is looked at
@@ -85,6 +88,15 @@ class Router:
             if sandbox.task_id == task_id and sandbox.box is not None:
                 return sandbox
         raise GRPCError(Status.NOT_FOUND, f"Task {task_id} not found")
+
+    async def TaskSnapshotFilesystem(
+        self, request: pb.TaskSnapshotFilesystemRequest
+    ) -> pb.TaskSnapshotFilesystemResponse:
+        image_id = new_id("im")
+        await copy(self.world.by_task(request.task_id).box.own, self.world.snapshot_folder(image_id))
+        self.world.snapshots[image_id] = time.time() + request.ttl_seconds if request.ttl_seconds > 0 else math.inf
+        kept.save(self.world)
+        return pb.TaskSnapshotFilesystemResponse(image_id=image_id)
 
     async def TaskReloadVolumes(self, _request: pb.TaskReloadVolumesRequest) -> pb.TaskReloadVolumesResponse:
         return pb.TaskReloadVolumesResponse()

@@ -69,7 +69,7 @@ class Sandboxes:
         if name and self.world.by_name(request.app_id, name):
             raise GRPCError(Status.ALREADY_EXISTS, f"Sandbox with name '{name}' already exists")
         image = request.definition.image_id
-        if image not in self.world.images:
+        if not self.world.has_image(image):
             raise GRPCError(Status.NOT_FOUND, f"Image {image} not found")
         sandbox = Sandbox(
             id=sandbox_id,
@@ -117,6 +117,9 @@ class Sandboxes:
             workdir=sandbox.definition.workdir,
             mounts=mounts,
             egress=tuple(self.world.egress),
+            image=self.world.snapshot_folder(image)
+            if (image := sandbox.definition.image_id) in self.world.snapshots
+            else None,
         )
 
     async def _watch(self, sandbox: Sandbox, box: Box) -> None:

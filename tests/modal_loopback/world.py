@@ -81,6 +81,7 @@ class World:
         self.volumes: dict[str, Path] = {}
         self.volume_names: dict[str, str] = {}
         self.images: set[str] = set()
+        self.snapshots: dict[str, float] = {}  # images that are one -> when they expire
         self.sandboxes: dict[str, Sandbox] = {}
         self.rates: dict[str, str] = dict(RATES)
         self.egress: set[int] = set()  # ports of this machine that sandboxes started from now on may reach
@@ -92,6 +93,12 @@ class World:
         """The time, later than every earlier answer: paging goes by it."""
         self._last_created = max(time.time(), self._last_created + 1e-6)
         return self._last_created
+
+    def has_image(self, image_id: str) -> bool:
+        return image_id in self.images or self.snapshots.get(image_id, 0) > time.time()
+
+    def snapshot_folder(self, image_id: str) -> Path:
+        return self.state / "snapshots" / image_id
 
     def folder(self, sandbox_id: str) -> Path:
         return self.state / "sandboxes" / sandbox_id

@@ -39,6 +39,17 @@ def build(settings: ModalSettings) -> Any:
     )
     if settings.setup:
         image = image.run_commands(*settings.setup)
+    return _with_source(image)
+
+
+def of_snapshot(image_id: str) -> Any:
+    """The image that a snapshot is, with the source as it is now."""
+    import modal
+
+    return _with_source(modal.Image.from_id(image_id))
+
+
+def _with_source(image: Any) -> Any:
     source = Path(parhelia_mcp.__file__).parent
     return image.add_local_dir(source, f"{HOME}/src/parhelia_mcp", ignore=["**/__pycache__", "**/*.pyc"])
 

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from parhelia_mcp import model
-from parhelia_mcp.errors import Problem, Refused, Unreachable
+from parhelia_mcp.errors import NotFound, Problem, Refused, Unreachable
 from parhelia_mcp.providers.base import DEADLINE, Handle, Listed, Properties, Rates, SandboxSpec
 from parhelia_mcp.providers.modal import bridge, image
 from parhelia_mcp.providers.modal.sandbox import MOUNT, ModalSandbox
@@ -144,7 +144,7 @@ class Modal:
             return found.object_id
         self._building.add(spec.name)
         try:
-            built = await image.build(self.settings).build.aio(app)
+            built = await self._image(spec, app)
         finally:
             self._building.discard(spec.name)
         secrets = [await self.secret(entry) for entry in (*self.settings.secrets, *spec.secrets)]
@@ -170,6 +170,18 @@ class Modal:
             if made is None:
                 raise
         return made.object_id
+
+    async def _image(self, spec: SandboxSpec, app: Any) -> Any:
+        """The snapshot that is asked for, else the image of the settings. Raises NotFound `snapshot-gone`."""
+        import modal
+
+        if spec.image is None:
+            return await image.build(self.settings).build.aio(app)
+        try:
+            return await image.of_snapshot(spec.image).build.aio(app)
+        except modal.exception.NotFoundError as raised:
+            what = f"Modal no longer has the snapshot {spec.image}: {raised}"
+            raise NotFound("snapshot-gone", f"{what}.", "parhelia resume ID, which goes on without it") from raised
 
     async def _existing(self, spec: SandboxSpec) -> Any:
         """The sandbox that has the name, alive or dead; None where there is none, or one that never got a machine.

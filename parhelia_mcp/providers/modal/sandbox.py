@@ -277,7 +277,16 @@ class ModalSandbox:
         async for piece in self._provider.volume(self._volume).read_file.aio(f"tasks/{self._task}/{path}"):
             yield piece
 
-    # network and copies
+    def snapshot(self, ttl_s: int, *, deadline: float = DEADLINE) -> str:
+        """An image of its file system; the volume and our mounted source are not in it."""
+
+        async def keep() -> str:
+            box = await self._living()
+            return (await box.snapshot_filesystem.aio(timeout=int(deadline), ttl=ttl_s)).object_id
+
+        return bridge.call(keep, deadline, "take a snapshot")
+
+    # network
 
     def tunnel(self, port: int, *, deadline: float = DEADLINE) -> tuple[str, int]:
         async def ask() -> tuple[str, int]:
