@@ -88,6 +88,7 @@ def _inside(one: verbs.checkpoint.Row) -> list[tuple[str, str | None]]:
         ("conversation", f"{talk.path}, {talk.lines} lines{torn}" if talk else None),
         ("tasks", str(one.tasks) if one.tasks else None),
         ("tokens", f"{counters['tokens']}, {money(counters['usd'])}" if counters["tokens"] else None),
+        ("snapshot", f"{one.snapshot.image} on {one.snapshot.provider}" if one.snapshot else None),
         ("environment", " ".join(manifest["env_names"])),
         ("locked", one.locked),
     ]
