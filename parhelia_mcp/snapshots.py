@@ -8,7 +8,6 @@ snapshot any more starts from the plain image, and says so.
 from __future__ import annotations
 
 import logging
-import sqlite3
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,7 +43,7 @@ class Snapshot:
         return self.image is not None and self.gone_at is None and moment(self.expires_at) > now()
 
 
-def want(ctx: Context, db: sqlite3.Connection, session: Session, event: Mapping[str, Any]) -> None:
+def want(ctx: Context, db: Any, session: Session, event: Mapping[str, Any]) -> None:
     """Note, in the transaction that reads a checkpoint's event, that a snapshot belongs to it.
 
     None of an encrypted session: a snapshot would hold in the clear what its checkpoints hide.

@@ -32,7 +32,7 @@ def test_what_was_installed_outside_the_workspace_is_there_again(cloud: Front, l
     task, snapshot = kept(cloud)
     shown = cloud.json("checkpoint", "show", snapshot["checkpoint"])
     assert shown["manifest"]["snapshot"] == {name: snapshot[name] for name in ("provider", "image", "expires_at")}
-    assert f"snapshot:     {snapshot['image']} on modal" in cloud.text("checkpoint", "show", snapshot["checkpoint"])
+    assert f"snapshot:    {snapshot['image']} on modal" in cloud.text("checkpoint", "show", snapshot["checkpoint"])
     ttl = loopback.record()["snapshots"][snapshot["image"]]
     assert abs(ttl - moment(shown["expires_at"]).timestamp()) < 300
     cloud.run("session", "kill", task)
