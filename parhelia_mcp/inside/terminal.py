@@ -5,12 +5,15 @@ It is a convenience: without tmux the session runs all the same, and says so onc
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -120,13 +123,18 @@ class Terminal:
     def left(self) -> int | None:
         """How the program in the window `agent` ended: its exit code, -N for signal N; None where nobody knows.
 
-        tmux knows of the end before it knows how.
+        tmux knows of the end before it knows how, and may miss the signal that would tell it (3.3a, with somebody
+        attached): it is sent once more.
         """
         for _ in range(100):
-            asked = self._tmux("display-message", "-p", "-t", _AGENT, "#{pane_dead_status}/#{pane_dead_signal}")
-            status, _, number = asked.strip().partition("/")
+            asked = self._tmux("display-message", "-p", "-t", _AGENT, "#{pane_dead_status}/#{pane_dead_signal}/#{pid}")
+            status, _, rest = asked.strip().partition("/")
+            number, _, server = rest.partition("/")
             if status or number:
                 return int(status) if status else -int(number)
+            if server.isdecimal():
+                with suppress(ProcessLookupError):
+                    os.kill(int(server), signal.SIGCHLD)
             time.sleep(0.05)
         return None
 
