@@ -94,6 +94,13 @@ def gone(ctx: Context, image: str) -> None:
         db.execute("UPDATE snapshots SET gone_at = ? WHERE image = ?", (timestamp(), image))
 
 
+def discard(ctx: Context, checkpoint: str) -> None:
+    """See that no snapshot of the checkpoint is left. Raises Unreachable."""
+    if (found := of(ctx, checkpoint)) and found.usable:
+        ctx.provider(found.provider).discard(found.image or "")
+        gone(ctx, found.image or "")
+
+
 def of(ctx: Context, checkpoint: str) -> Snapshot | None:
     """The snapshot that was taken for this very checkpoint."""
     found = _rows(ctx, "checkpoint = ?", checkpoint)

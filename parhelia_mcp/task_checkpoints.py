@@ -6,14 +6,16 @@ Packs and manifests never change once they have their name, so mirroring is copy
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 
-from parhelia_mcp import credentials, files, follow
+from parhelia_mcp import credentials, files, follow, snapshots
+from parhelia_mcp.checkpoint import retention
 from parhelia_mcp.checkpoint import store as stores
 from parhelia_mcp.checkpoint.manifest import Manifest
 from parhelia_mcp.checkpoint.store import Store
 from parhelia_mcp.context import Context
-from parhelia_mcp.errors import NotFound, Usage
+from parhelia_mcp.errors import Busy, NotFound, Usage
 from parhelia_mcp.model import Doing
 from parhelia_mcp.store import Session
 
@@ -45,6 +47,32 @@ def mirrored(ctx: Context, session: Session, *, packs: bool) -> Store:
             for left in {path.name for path in here.iterdir()} - set(names):
                 (here / left).unlink()
     return store
+
+
+def removed(ctx: Context, session: Session, names: list[str]) -> retention.Removed:
+    """Remove checkpoints of the session's task where they lie, with their snapshots and what only they needed.
+
+    Raises Busy `session-lives` for remote ones that a session may still add to, Unreachable where they cannot be asked
+    for: what is there then stays, and comes back here with the next look.
+    """
+    store = of_task(ctx, session.task)
+    if ctx.provider(session.provider).properties.local_disk or session.handle is None:
+        return retention.delete(store, names)
+    if session.live:
+        what = f"{session.id} is {session.state} and may add to them; nothing was removed."
+        raise Busy("session-lives", what, f"parhelia session kill {session.task}, or wait for its end")
+    mirrored(ctx, session, packs=False)
+    chosen = [stores.load(store, name) for name in names]
+    done = retention.delete(store, names)
+    sandbox = follow.open_sandbox(ctx, session)
+    for one in chosen:
+        snapshots.discard(ctx, one.hash)
+        sandbox.remove(f"checkpoints/manifests/{one.hash}.json")
+    needed = {pack.hash for kept in stores.list_all(store) for pack in kept.packs}
+    left = [name for name in sandbox.names("checkpoints/packs") if name.partition(".")[0] not in needed]
+    for name in left:
+        sandbox.remove(f"checkpoints/packs/{name}")
+    return replace(done, packs=sum(name.endswith(".pack") for name in left))
 
 
 def copied(ctx: Context, session: Session, chosen: Manifest, task: str) -> list[tuple[str, str]]:

@@ -132,6 +132,10 @@ class Sandbox(Protocol):
         """The names in directory `path`, sorted; empty where there is none. Works on a dead sandbox."""
         ...
 
+    def remove(self, path: str, *, deadline: float = DEADLINE) -> None:
+        """See that the dead sandbox's file `path` is gone. Raises Busy `session-lives` while it runs, Unreachable."""
+        ...
+
     def control(self, request: Mapping[str, Any], *, deadline: float = DEADLINE) -> Mapping[str, Any]:
         """One request on the runner's control socket and its answer. Raises Unreachable when nobody answers."""
         ...
@@ -181,6 +185,10 @@ class Provider(Protocol):
 
         Raises Unreachable where that could not be seen.
         """
+        ...
+
+    def discard(self, image: str, *, deadline: float = DEADLINE) -> None:
+        """See that the snapshot is gone. Raises Unreachable."""
         ...
 
     def rates(self, *, deadline: float = DEADLINE) -> Rates | None:

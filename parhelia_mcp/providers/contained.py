@@ -117,6 +117,13 @@ def names(root: Path, path: str) -> list[str]:
         return []
 
 
+def remove(root: Path, path: str) -> None:
+    """See that the file is gone."""
+    parts = _parts(path)
+    with suppress(FileNotFoundError), _folder(root, parts[:-1]) as descriptor:
+        os.unlink(parts[-1], dir_fd=descriptor)
+
+
 def _copy(source: int, target: int, seen: Callable[[int], None] = ignore) -> None:
     offset = 0
     while data := os.pread(source, _CHUNK, offset):

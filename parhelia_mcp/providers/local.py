@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from parhelia_mcp import files, locks, model, processes
-from parhelia_mcp.errors import LocalFault, Refused, Unreachable
+from parhelia_mcp.errors import Busy, LocalFault, Refused, Unreachable
 from parhelia_mcp.providers import contained
 from parhelia_mcp.providers.base import DEADLINE, Completed, Exit, Handle, Listed, Properties, SandboxSpec, ignore
 
@@ -124,6 +124,9 @@ class Local:
 
     def withdraw(self, name: str, *, deadline: float = DEADLINE) -> None:
         self.open(Handle("local", name, {})).terminate(deadline=deadline)
+
+    def discard(self, image: str, *, deadline: float = DEADLINE) -> None:
+        """This machine keeps none."""
 
     def rates(self, *, deadline: float = DEADLINE) -> None:
         """This machine sends no bill."""
@@ -230,6 +233,11 @@ class LocalSandbox:
             what = f"Nothing of {self._name} listens for port {port}."
             raise Unreachable("no-tunnel", what, f"parhelia status {self._name}")
         return "127.0.0.1", state["ssh"]["port"] if port == SSH_PORT else port
+
+    def remove(self, path: str, *, deadline: float = DEADLINE) -> None:
+        if self.poll() is None:
+            raise Busy("session-lives", f"{self._name} still writes there; nothing was removed.", "wait for its end")
+        contained.remove(self._root, path)
 
     def snapshot(self, ttl_s: int, *, deadline: float = DEADLINE) -> None:
         """Its files are this machine's own."""

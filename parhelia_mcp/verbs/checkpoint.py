@@ -309,15 +309,8 @@ def delete(ctx: Context, request: DeleteRequest) -> Removed:
     )
     by_task: dict[str, list[str]] = {}
     for session, one in wanted:
-        if not ctx.provider(session.provider).properties.local_disk:
-            raise Refused(
-                "remote-checkpoint",
-                f"{one.id} lies on {session.provider}, where retention removes it; nothing was removed.",
-                "set [checkpoint] retention_days",
-            )
         by_task.setdefault(session.task, []).append(one.hash)
-    done = [retention.delete(task_checkpoints.of_task(ctx, task), names) for task, names in by_task.items()]
-    return _sum(done)
+    return _sum([task_checkpoints.removed(ctx, ctx.store.newest(task), names) for task, names in by_task.items()])
 
 
 def _old(ctx: Context, older_than: str) -> list[tuple[Any, Manifest]]:

@@ -79,6 +79,7 @@ class Objects:
 
     async def ImageDelete(self, request: api_pb2.ImageDeleteRequest) -> Empty:
         self.world.images.discard(request.image_id)
+        self.world.snapshots.pop(request.image_id, None)
         kept.save(self.world)
         return Empty()
 

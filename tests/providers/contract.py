@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from parhelia_mcp import model
-from parhelia_mcp.errors import NotFound, Refused, Unreachable
+from parhelia_mcp.errors import Busy, NotFound, Refused, Unreachable
 from parhelia_mcp.model import Sizes, new_task_id
 from parhelia_mcp.providers.base import Handle, Provider, Sandbox, SandboxSpec
 from parhelia_mcp.spec import Agent, CheckpointPolicy, Limits, Spec, Workspace
@@ -172,6 +172,16 @@ def test_what_was_written_is_readable_after_the_end(sandbox: Sandbox, provider: 
     with pytest.raises(NotFound):
         sandbox.get("kept/other", tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_a_file_is_removed_only_when_nothing_writes_any_more(sandbox: Sandbox) -> None:
+    sandbox.put("kept/one", b"1", deadline=PATIENCE)
+    with pytest.raises(Busy):
+        sandbox.remove("kept/one", deadline=PATIENCE)
+    sandbox.terminate(deadline=PATIENCE)
+    sandbox.remove("kept/one", deadline=PATIENCE)
+    sandbox.remove("kept/one", deadline=PATIENCE)
+    assert sandbox.names("kept", deadline=PATIENCE) == []
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../outside", "a/../../outside", "a\0b"])

@@ -59,6 +59,28 @@ def test_without_its_snapshot_a_checkpoint_still_restores_and_says_what_is_missi
     assert cloud.json("checkpoint", "show", snapshot["checkpoint"])["snapshot"] is None
 
 
+def test_a_checkpoint_is_deleted_with_its_snapshot_once_nothing_writes_there(cloud: Front, loopback: Loopback) -> None:  # noqa: F811
+    task, snapshot = kept(cloud)
+    first = snapshot["checkpoint"]
+    assert cloud.error("checkpoint", "delete", first, code=8)["code"] == "session-lives"
+    cloud.run("session", "kill", task)
+    cloud.until(task, "killed")
+    last = cloud.json("checkpoint", "list", "--session", task)["checkpoints"][0]["checkpoint_id"]
+    assert last != first
+    frozen = [{"rpc": "ImageDelete", "action": "status", "status": "UNAVAILABLE"}]
+    loopback.faults(*frozen)
+    cloud.error("checkpoint", "delete", first, code=5)
+    loopback.faults()
+    there = [one["checkpoint_id"] for one in cloud.json("checkpoint", "list", "--session", task)["checkpoints"]]
+    assert first in there
+    cloud.json("checkpoint", "delete", first)
+    there = [one["checkpoint_id"] for one in cloud.json("checkpoint", "list", "--session", task)["checkpoints"]]
+    assert first not in there
+    assert snapshot["image"] not in loopback.record()["snapshots"]
+    assert cloud.json("checkpoint", "verify", last)["ok"]
+    assert loopback.record()["unimplemented"] == []
+
+
 def test_no_snapshot_is_taken_of_what_is_to_be_encrypted(cloud: Front, loopback: Loopback) -> None:  # noqa: F811
     before = loopback.record()["snapshots"]
     cloud.env["PARHELIA_CHECKPOINT_ENCRYPT"] = "true"

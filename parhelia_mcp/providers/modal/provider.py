@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 import time
@@ -95,6 +96,16 @@ class Modal:
 
         if sandbox_id := bridge.call(find, deadline, "look for the sandbox"):
             self.open(self._handle(name, sandbox_id)).terminate(deadline=deadline)
+
+    def discard(self, image: str, *, deadline: float = DEADLINE) -> None:
+        async def delete() -> None:
+            import modal
+            from modal.experimental import image_delete
+
+            with contextlib.suppress(modal.exception.NotFoundError):
+                await image_delete.aio(image)
+
+        bridge.call(delete, deadline, "delete a snapshot")
 
     def rates(self, *, deadline: float = DEADLINE) -> Rates | None:
         """`Workspace.billing.rates` (RPC WorkspaceBillingRates): its rates of sandboxes, which are not those of functions.

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from parhelia_mcp import files, model
-from parhelia_mcp.errors import LocalFault, NotFound, Problem, Refused, Unreachable
+from parhelia_mcp.errors import Busy, LocalFault, NotFound, Problem, Refused, Unreachable
 from parhelia_mcp.providers.base import DEADLINE, Completed, Exit, ignore
 from parhelia_mcp.providers.modal import bridge, image
 
@@ -261,6 +261,18 @@ class ModalSandbox:
             return sorted(PurePosixPath(entry.path).name for entry in entries if entry.path.strip("/") != folder)
 
         return bridge.call(lambda: self._either(live, dead), deadline, f"list {path}")
+
+    def remove(self, path: str, *, deadline: float = DEADLINE) -> None:
+        inside = _inside(path)
+
+        async def take() -> None:
+            if await self._poll() is None:
+                what = f"The sandbox of {self._task} still writes there; nothing was removed."
+                raise Busy("session-lives", what, f"parhelia session kill {self._task}, or wait for its end")
+            with contextlib.suppress(FileNotFoundError):
+                await self._provider.volume(self._volume).remove_file.aio(f"tasks/{self._task}/{inside}")
+
+        bridge.call(take, deadline, f"remove {path}")
 
     async def _either(self, live: Callable[[], Awaitable[T]], dead: Callable[[], Awaitable[T]]) -> T:
         """Ask the sandbox while it runs, the volume when it does not, also when it ends under the question."""
