@@ -49,7 +49,7 @@ def abandon(ctx: Context, session: Session, detail: str) -> Session:
     with locks.exclusive(directory / "advance.lock", wait_s=10, what=session.id):
         session = ctx.store.session(session.id)
         if session.live and session.handle is None:
-            ctx.provider(session.provider).withdraw(session.id)
+            session = start.withdraw(ctx, session)
             return settle.settle(ctx, session, State.FAILED, Reason.START_FAILED, None, detail, None)
         return session
 

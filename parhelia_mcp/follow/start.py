@@ -30,13 +30,13 @@ RETRY = timedelta(seconds=5)  # after a provider that did not answer
 
 def start(ctx: Context, session: Session) -> Session:
     if session.kill_requested_at:
-        ctx.provider(session.provider).withdraw(session.id)  # a start whose answer was lost has made one
+        session = withdraw(ctx, session)
         return settle(ctx, session, State.KILLED, Reason.KILLED_BY_USER, None, "killed before it started", None)
     given_up = moment(session.created_at) + START_WITHIN
     if given_up < now():
         outlived = given_up + timedelta(seconds=session.timeout_s)  # one whose answer was lost has ended by itself then
         if now() < outlived:
-            ctx.provider(session.provider).withdraw(session.id)
+            session = withdraw(ctx, session)
         why = session.observed_why or "no sandbox came"
         return settle(
             ctx,
@@ -55,6 +55,12 @@ def start(ctx: Context, session: Session) -> Session:
         if why := _no_room(ctx, session):
             return session if session.observed_why == why else ctx.store.update(session.id, observed_why=why)
         return _create(ctx, session)
+
+
+def withdraw(ctx: Context, session: Session) -> Session:
+    """See that no sandbox came of a start: one whose answer was lost is ended, and paid for from when it was asked for."""
+    since = ctx.provider(session.provider).withdraw(session.id)
+    return ctx.store.update(session.id, started_at=since) if since else session
 
 
 def _create(ctx: Context, session: Session) -> Session:

@@ -180,10 +180,10 @@ class Provider(Protocol):
         """Every running sandbox that carries our owner tag. Absence from it proves nothing; a failure raises."""
         ...
 
-    def withdraw(self, name: str, *, deadline: float = DEADLINE) -> None:
+    def withdraw(self, name: str, *, deadline: float = DEADLINE) -> str | None:
         """See that no sandbox of that name runs, also one whose start is under way or whose answer was lost.
 
-        Raises Unreachable where that could not be seen.
+        Returns since when (ISO 8601) one ran that has to be paid for. Raises Unreachable where that could not be seen.
         """
         ...
 

@@ -20,6 +20,7 @@ class Loopback:
     """A running server; `env` is what makes the SDK in another process talk to it."""
 
     def __init__(self, folder: Path, *options: str) -> None:
+        self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         port_file = folder / "port.json"
         with (folder / "server.log").open("wb") as log:

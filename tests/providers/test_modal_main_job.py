@@ -241,6 +241,17 @@ def test_a_person_who_waits_sees_the_image_being_built_and_the_upload(cloud: Fro
     assert "\x1b" not in cloud.text("logs", cloud.json("list")["tasks"][0]["task_id"])
 
 
+def test_a_sandbox_of_which_nobody_heard_is_ended_with_its_task_and_paid_for(cloud: Front, loopback: Loopback) -> None:
+    loopback.faults({"rpc": "SandboxCreateV2", "action": "lose"})
+    task = cloud.submit("sleep", "600")
+    begun = f"state/volumes/*/tasks/{task}/sessions/1"
+    eventually(lambda: list(loopback.folder.glob(begun)), what="the runner of the sandbox")
+    cloud.run("session", "kill", task)
+    killed = cloud.until(task, "killed")
+    assert (killed["spent_usd"] > 0, killed["reserved_usd"]) == (True, 0)
+    assert of(loopback, task, live=True) == []
+
+
 def test_a_command_that_leaves_while_modal_is_asked_for_a_token_says_nothing_of_it(
     cloud: Front, loopback: Loopback
 ) -> None:

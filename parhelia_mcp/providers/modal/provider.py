@@ -78,24 +78,27 @@ class Modal:
     def list(self, owner: str, *, deadline: float = DEADLINE) -> list[Listed]:
         return bridge.call(lambda: self._list(owner), deadline, "list the sandboxes")
 
-    def withdraw(self, name: str, *, deadline: float = DEADLINE) -> None:
+    def withdraw(self, name: str, *, deadline: float = DEADLINE) -> str | None:
         with self._lock:
             under_way = self._starting.pop(name, None)
         if under_way:
             under_way[0].cancel()
 
-        async def find() -> str | None:
+        async def find() -> tuple[str, str | None] | None:
             import modal
 
             settings = self.settings
             try:
                 found = await modal.Sandbox.from_name.aio(settings.app, name, environment_name=settings.environment)
+                return found.object_id, _created(await found.get_tags.aio()) if await self._ran(name) else None
             except modal.exception.NotFoundError:
                 return None
-            return found.object_id
 
-        if sandbox_id := bridge.call(find, deadline, "look for the sandbox"):
-            self.open(self._handle(name, sandbox_id)).terminate(deadline=deadline)
+        found = bridge.call(find, deadline, "look for the sandbox")
+        if found is None:
+            return None
+        self.open(self._handle(name, found[0])).terminate(deadline=deadline)
+        return found[1]
 
     def discard(self, image: str, *, deadline: float = DEADLINE) -> None:
         async def delete() -> None:
