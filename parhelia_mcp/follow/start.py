@@ -129,8 +129,13 @@ def _key(ctx: Context, told: Spec) -> dict[str, str]:
 
 
 def deliver(ctx: Context, session: Session) -> Session:
-    """Put the inputs, then the spec: its arrival is what the runner waits for."""
+    """Put the inputs, then the spec: its arrival is what the runner waits for.
+
+    A sandbox that has ended had its delivery from somebody who could not note it, or never will: its files tell which.
+    """
     sandbox = open_sandbox(ctx, session)
+    if sandbox.poll() is not None:
+        return ctx.store.update(session.id, delivered_at=timestamp())
     there = is_local(ctx, session)
     inputs = [(name, Path(path)) for name, path in session.sources or ()]
     inputs = [(name, path) for name, path in inputs if not there or path != ctx.task_dir(session.task) / name]

@@ -252,6 +252,15 @@ def test_a_sandbox_of_which_nobody_heard_is_ended_with_its_task_and_paid_for(clo
     assert of(loopback, task, live=True) == []
 
 
+def test_a_session_whose_delivery_nobody_noted_is_judged_by_what_it_left(cloud: Front, loopback: Loopback) -> None:
+    dies = {"PARHELIA_FAILPOINT": "deliver.spec:kill9"}
+    cloud.run("run", "-d", "--", "sh", "-c", "echo done > out.txt", env=dies, code=None)
+    (row,) = cloud.json("list", env=dies)["tasks"]
+    eventually(lambda: of(loopback, row["task_id"], live=False), what="its end")
+    assert cloud.until(row["task_id"], "completed", "failed", "lost")["state"] == "completed"
+    assert cloud.git("show", f"parhelia/{row['task_id']}:out.txt") == "done\n"
+
+
 def test_a_command_that_leaves_while_modal_is_asked_for_a_token_says_nothing_of_it(
     cloud: Front, loopback: Loopback
 ) -> None:
